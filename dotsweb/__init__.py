@@ -1,0 +1,1 @@
+"""Configuration only: settings, environment, URLs, ASGI, Celery."""

@@ -1,0 +1,1 @@
+"""The DOTS client: a library and a command, without Django."""

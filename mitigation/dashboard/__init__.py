@@ -1,0 +1,1 @@
+"""The operators' door: pages and live updates."""

@@ -1,0 +1,1 @@
+"""The RESTCONF door (RFC 8783)."""

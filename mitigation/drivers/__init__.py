@@ -1,0 +1,1 @@
+"""Put rules on equipment; a driver gets rules as values and knows no model."""

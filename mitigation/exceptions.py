@@ -1,0 +1,80 @@
+"""What can go wrong, in domain words. Each door translates these once; no status code stands here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mitigation.protocol.conflicts import ConflictInformation
+
+
+class DotsError(Exception):
+    """Base of all refusals. `str(error)` is a sentence that may be shown to the peer: no secret, no internal name."""
+
+
+class MalformedRequest(DotsError):
+    """The request breaks the DOTS protocol or asks for what this client may not ask for (RFC 9132, section 9: 4.00)."""
+
+
+class Unauthorized(DotsError):
+    """The credential is not, or no longer, good for this service (4.01)."""
+
+
+class BadOption(DotsError):
+    """A critical CoAP option is unknown or malformed (4.02)."""
+
+
+class NotFound(DotsError):
+    """Nothing of that name exists for this client (4.04)."""
+
+
+class MethodNotAllowed(DotsError):
+    """The resource exists and does not support the method (4.05)."""
+
+
+class NotAcceptable(DotsError):
+    """The peer wants a representation we do not have (4.06)."""
+
+
+class UnsupportedContentFormat(DotsError):
+    """The body is declared as something other than application/dots+cbor (4.15)."""
+
+
+class TooLarge(DotsError):
+    """The body is larger than we take (4.13)."""
+
+
+class PreconditionFailed(DotsError):
+    """If-None-Match on something that exists (4.12)."""
+
+
+class ProxyingNotSupported(DotsError):
+    """Proxy-Uri or Proxy-Scheme: we are no forward proxy (5.05)."""
+
+
+class ScopeConflict(DotsError):
+    """Another request stands in the way (4.09); `conflict` tells which and why."""
+
+    def __init__(self, message: str, conflict: ConflictInformation) -> None:
+        super().__init__(message)
+        self.conflict = conflict
+
+
+class Unavailable(DotsError):
+    """Not now; `retry_after` in seconds (5.03 with Max-Age)."""
+
+    def __init__(self, message: str, *, retry_after: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class IllegalTransition(DotsError):
+    """A happening that the state table does not allow in this status: a defect or a race, never the peer's fault."""
+
+
+class DriverError(DotsError):
+    """The equipment did not do as told; `retryable` when trying again may help."""
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable

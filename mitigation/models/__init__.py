@@ -1,0 +1,1 @@
+"""What is remembered: tables, constraints, querysets."""

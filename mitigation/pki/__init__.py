@@ -1,0 +1,1 @@
+"""X.509: profiles, signing, parsing, revocation lists."""

@@ -1,0 +1,1 @@
+"""RFC knowledge: plain Python, no Django, no I/O, no clock."""

@@ -1,0 +1,1 @@
+"""Canonical rules, box algebra and playbooks: pure."""

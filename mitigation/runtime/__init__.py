@@ -1,0 +1,1 @@
+"""What a process is made of: up, sockets, writer, clock, change cursor."""

@@ -1,0 +1,1 @@
+"""The CoAP door (RFC 9132)."""

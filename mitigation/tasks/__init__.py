@@ -1,0 +1,1 @@
+"""Celery tasks: load, call one verb, return."""

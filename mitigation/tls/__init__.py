@@ -1,0 +1,1 @@
+"""(D)TLS on GnuTLS: engines without sockets, and aiocoap transports on top of them."""
