@@ -50,7 +50,8 @@ class Connection:
         return None if self.closed else self._session.ticket()
 
     def close(self) -> None:
-        """Say close_notify and end. No event follows: the owner knows."""
+        """Say close_notify and end; plaintext that was not fetched yet is forgotten. No event follows."""
+        self._events.clear()
         if self.closed:
             return
         if self.established:
@@ -205,6 +206,14 @@ class DatagramConnection(Connection):
         self._flush()
         if code < 0:
             raise NotOpen(f"the DTLS association cannot send: {error_name(code)}")
+
+    def abort(self, alert: Alert = Alert.ACCESS_DENIED) -> None:
+        """Say a fatal alert and end, in the same datagram as the last flight if that is still here: the peer then
+        learns that it is refused before it believes to be connected."""
+        waiting = self._outgoing[-1:]
+        super().abort(alert)
+        if waiting and len(self._outgoing) >= 2 and len(self._outgoing[-2]) + len(self._outgoing[-1]) <= self._mtu:
+            self._outgoing[-2:] = [self._outgoing[-2] + self._outgoing[-1]]
 
     def get_timer(self) -> float | None:
         """When `on_timer` must be called, on the clock of `now`; None while nothing is to be waited for."""
@@ -429,37 +438,36 @@ class StreamConnection(Connection):
         self._flush()
 
     def _flush(self) -> None:
-        for piece in self._session.pushed:
-            self._outgoing += piece
-        self._session.pushed.clear()
+        if not self.closed:
+            for piece in self._session.pushed:
+                self._outgoing += piece
+            self._session.pushed.clear()
 
     def _pump(self) -> None:
-        if not self.established and not self._handshake():
-            return
-        while not self.closed and not self._receive_step():
-            pass
-        if not self.closed:
+        """Call the engine until it asks for more than there is: AGAIN alone may just mean that it read a ticket."""
+        settled = False
+        while not self.closed and not settled:
+            self._session.asked = False
+            settled = self._receive_step() if self.established else self._handshake_step()
             self._flush()
 
-    def _handshake(self) -> bool:
-        while True:
-            code = self._session.handshake()
-            self._flush()
-            if code == Code.SUCCESS:
-                return self._complete()
-            if code in (Code.AGAIN, Code.INTERRUPTED):
-                return False
-            if library().gnutls_error_is_fatal(code):
-                self._fail_with(code)
-                return False
+    def _handshake_step(self) -> bool:
+        code = self._session.handshake()
+        if code == Code.SUCCESS:
+            self._complete()
+            return False
+        if code in (Code.AGAIN, Code.INTERRUPTED):
+            return self._session.asked
+        if library().gnutls_error_is_fatal(code):
+            self._fail_with(code)
+        return False
 
     def _receive_step(self) -> bool:
-        """True when the engine has nothing more to give."""
         code, plaintext = self._session.receive()
         if code > 0:
             self._events.append(PlaintextReceived(plaintext))
         elif code in (Code.AGAIN, Code.INTERRUPTED):
-            return True
+            return self._session.asked
         elif code == 0:
             self._session.say_goodbye()
             self._fail(CloseReason.PEER_CLOSED, "close_notify")

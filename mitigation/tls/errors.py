@@ -18,7 +18,7 @@ class BadCredentials(TlsError):
 
 
 class EngineError(TlsError):
-    """libgnutls refused; `code` is its number, `name` its constant, `alert` what the peer said, when it said something."""
+    """libgnutls refused; `code` is its number, `name` its constant, `alert` the alert the peer sent, if any."""
 
     def __init__(self, code: int, name: str, *, alert: str | None = None) -> None:
         super().__init__(f"{name} ({code})" + (f", the peer said {alert}" if alert else ""))

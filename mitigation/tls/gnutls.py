@@ -17,7 +17,7 @@ from mitigation.tls.errors import EngineError, LibraryMissing
 SONAME: Final = "libgnutls.so.30"
 OLDEST: Final = (3, 6, 14)  # TLS 1.3 tickets under a rotated key, without CVE-2020-13777
 
-ffi = cffi.FFI()
+ffi: Any = cffi.FFI()
 ffi.cdef(
     """
 typedef struct { unsigned char *data; unsigned int size; } gnutls_datum_t;
@@ -174,7 +174,7 @@ def library() -> Any:
     :raises LibraryMissing: with a sentence that tells what to install.
     """
     try:
-        loaded = ffi.dlopen(SONAME)
+        loaded: Any = ffi.dlopen(SONAME)
     except OSError as error:
         raise LibraryMissing(f"{SONAME} cannot be loaded ({error}): install the system package libgnutls30") from None
     found = ffi.string(loaded.gnutls_check_version(ffi.NULL)).decode()
@@ -189,15 +189,15 @@ def available() -> str:
 
     :raises LibraryMissing: when there is none that will do.
     """
-    return _text(library().gnutls_check_version(ffi.NULL))
+    return text(library().gnutls_check_version(ffi.NULL))
 
 
 def error_name(code: int) -> str:
-    return _text(library().gnutls_strerror_name(code)) or "unknown error"
+    return text(library().gnutls_strerror_name(code)) or "unknown error"
 
 
 def alert_name(description: int) -> str:
-    return _text(library().gnutls_alert_get_name(description)) or f"alert {description}"
+    return text(library().gnutls_alert_get_name(description)) or f"alert {description}"
 
 
 def check(code: int) -> int:
@@ -224,5 +224,6 @@ def datum_bytes(pointer: Any) -> bytes:
     return bytes(ffi.buffer(pointer.data, pointer.size)) if pointer.size else b""
 
 
-def _text(pointer: Any) -> str:
+def text(pointer: Any) -> str:
+    """A C string of libgnutls; empty for NULL."""
     return "" if pointer == ffi.NULL else ffi.string(pointer).decode("ascii", "replace")

@@ -19,7 +19,6 @@ from mitigation.tls.gnutls import (
     Alert,
     Code,
     Datum,
-    EngineError,
     Init,
     alert_name,
     check,
@@ -27,6 +26,7 @@ from mitigation.tls.gnutls import (
     error_name,
     ffi,
     library,
+    text,
 )
 from mitigation.tls.identity import Identity
 from mitigation.tls.records import LONGEST_MESSAGE
@@ -151,12 +151,12 @@ class Session:
     @property
     def version(self) -> str:
         """As in "DTLS1.2"."""
-        return _text(library().gnutls_protocol_get_name(library().gnutls_protocol_get_version(self.pointer)))
+        return text(library().gnutls_protocol_get_name(library().gnutls_protocol_get_version(self.pointer)))
 
     @property
     def cipher(self) -> str:
         """As in "AES-128-GCM"."""
-        return _text(library().gnutls_cipher_get_name(library().gnutls_cipher_get(self.pointer)))
+        return text(library().gnutls_cipher_get_name(library().gnutls_cipher_get(self.pointer)))
 
     @property
     def application_protocol(self) -> bytes | None:
@@ -201,10 +201,14 @@ class Session:
         engine = library()
         engine.gnutls_session_set_ptr(self.pointer, self._handle)
         engine.gnutls_transport_set_ptr(self.pointer, self._handle)
-        engine.gnutls_transport_set_pull_function(self.pointer, _pull_record if self.datagram else _pull_stream)
-        engine.gnutls_transport_set_pull_timeout_function(self.pointer, _wait_record if self.datagram else _wait_stream)
-        engine.gnutls_transport_set_push_function(self.pointer, _push)
-        engine.gnutls_session_set_verify_function(self.pointer, _verify)
+        engine.gnutls_transport_set_pull_function(
+            self.pointer, _pull_record_callback if self.datagram else _pull_stream_callback
+        )
+        engine.gnutls_transport_set_pull_timeout_function(
+            self.pointer, _wait_record_callback if self.datagram else _wait_stream_callback
+        )
+        engine.gnutls_transport_set_push_function(self.pointer, _push_callback)
+        engine.gnutls_session_set_verify_function(self.pointer, _verify_callback)
 
     def _set_up_transport(self, prestate: Any) -> None:
         library().gnutls_handshake_set_max_packet_length(self.pointer, 2 * LONGEST_MESSAGE)
@@ -230,8 +234,8 @@ class Session:
         if self.name is not None and ip_address(self.name) is None:  # RFC 6066, section 3: no literals in SNI
             host = self.name.encode("idna")
             check(library().gnutls_server_name_set(self.pointer, NAME_DNS, host, len(host)))
-        if ticket is not None and library().gnutls_session_set_data(self.pointer, ticket, len(ticket)) < 0:
-            raise EngineError(Code.CERTIFICATE_ERROR, "the session ticket cannot be read")
+        if ticket:  # one that cannot be read, or is too old, leads to a full handshake
+            library().gnutls_session_set_data(self.pointer, ticket, len(ticket))
 
 
 class _Reply:
@@ -254,7 +258,7 @@ def verify_cookie(credentials: Credentials, path: bytes, hello: bytes) -> tuple[
         return proof, None
     reply = _Reply()
     handle = ffi.new_handle(reply)
-    library().gnutls_dtls_cookie_send(key, path, len(path), proof, handle, _push)
+    library().gnutls_dtls_cookie_send(key, path, len(path), proof, handle, _push_callback)
     return None, (reply.pushed[0] if reply.pushed else None)
 
 
@@ -268,11 +272,6 @@ def failure(session: Session, code: int) -> tuple[str, str | None]:
     return error_name(code), None
 
 
-def _text(pointer: Any) -> str:
-    return "" if pointer == ffi.NULL else ffi.string(pointer).decode("ascii", "replace")
-
-
-@ffi.callback("ssize_t(void *, void *, size_t)", error=-1)
 def _pull_record(pointer: Any, buffer: Any, size: int) -> int:
     session = _from_handle(pointer)
     record = session.record
@@ -286,7 +285,6 @@ def _pull_record(pointer: Any, buffer: Any, size: int) -> int:
     return length
 
 
-@ffi.callback("int(void *, unsigned int)", error=-1)
 def _wait_record(pointer: Any, milliseconds: int) -> int:
     session = _from_handle(pointer)
     if session.record is None:
@@ -295,11 +293,11 @@ def _wait_record(pointer: Any, milliseconds: int) -> int:
     return 1
 
 
-@ffi.callback("ssize_t(void *, void *, size_t)", error=-1)
 def _pull_stream(pointer: Any, buffer: Any, size: int) -> int:
     session = _from_handle(pointer)
     stream = session.stream
     if not stream:
+        session.asked = True
         if session.ended:
             return 0
         ffi.errno = errno.EAGAIN
@@ -310,19 +308,28 @@ def _pull_stream(pointer: Any, buffer: Any, size: int) -> int:
     return len(taken)
 
 
-@ffi.callback("int(void *, unsigned int)", error=-1)
 def _wait_stream(pointer: Any, milliseconds: int) -> int:
     session = _from_handle(pointer)
-    return 1 if session.stream or session.ended else 0
+    if session.stream or session.ended:
+        return 1
+    session.asked = True
+    return 0
 
 
-@ffi.callback("ssize_t(void *, const void *, size_t)", error=-1)
 def _push(pointer: Any, buffer: Any, size: int) -> int:
     _from_handle(pointer).pushed.append(ffi.buffer(buffer, size)[:])
     return size
 
 
-@ffi.callback("int(void *)", error=int(Code.CERTIFICATE_ERROR))
 def _verify(pointer: Any) -> int:
     session = _from_handle(library().gnutls_session_get_ptr(pointer))
     return 0 if session.verify() is None else int(Code.CERTIFICATE_ERROR)
+
+
+# One C function each for the whole process; they find their session by its handle.
+_pull_record_callback: Final[Any] = ffi.callback("ssize_t(void *, void *, size_t)", _pull_record, error=-1)
+_wait_record_callback: Final[Any] = ffi.callback("int(void *, unsigned int)", _wait_record, error=-1)
+_pull_stream_callback: Final[Any] = ffi.callback("ssize_t(void *, void *, size_t)", _pull_stream, error=-1)
+_wait_stream_callback: Final[Any] = ffi.callback("int(void *, unsigned int)", _wait_stream, error=-1)
+_push_callback: Final[Any] = ffi.callback("ssize_t(void *, const void *, size_t)", _push, error=-1)
+_verify_callback: Final[Any] = ffi.callback("int(void *)", _verify, error=int(Code.CERTIFICATE_ERROR))
