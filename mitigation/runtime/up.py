@@ -9,18 +9,14 @@ import sys
 import time
 
 from django.conf import settings
-from django.core.management import call_command
 
 from mitigation.runtime import bus, sockets
 from mitigation.runtime.children import Child, Program, say
 from mitigation.runtime.privileges import CAP_NET_ADMIN, may_administer_network
 from mitigation.runtime.signal import TCP_VARIABLE, UDP_VARIABLE
+from mitigation.tls.sockets import deepen
 
 READY_WITHIN = 60.0  # seconds; a process that says nothing for so long will not
-
-# Half-open handshakes of a whole region arrive at once; Linux clamps this to what the process may have.
-RECEIVE_BUFFER = 64 << 20
-SO_RCVBUFFORCE = 33
 
 
 class Up:
@@ -49,8 +45,6 @@ class Up:
     async def _start(self, stop: asyncio.Event) -> None:
         if bus.is_embedded():
             await self._launch([_bus()], stop)
-        await asyncio.to_thread(call_command, "migrate", interactive=False, verbosity=0)
-        await asyncio.to_thread(call_command, "points", verbosity=0)
         await self._launch(_programs(), stop)
 
     async def _launch(self, programs: list[Program], stop: asyncio.Event) -> None:
@@ -96,7 +90,7 @@ def _programs() -> list[Program]:
     manage = [sys.executable, str(settings.BASE_DIR / "manage.py")]
     udp, tcp = sockets.signal(settings.DOTS_BIND, settings.DOTS_SIGNAL_PORT)
     for bound in udp:
-        _widen(bound)
+        deepen(bound)  # here, while we may: the signal worker has no capability
     descriptors = {UDP_VARIABLE: _numbers(udp), TCP_VARIABLE: _numbers(tcp)}
     _keep_open.extend([*udp, *tcp])
     privileged = frozenset({CAP_NET_ADMIN}) if may_administer_network() else frozenset()
@@ -120,13 +114,6 @@ def _programs() -> list[Program]:
 
 # A restarted child gets the same sockets again, so nothing that arrives meanwhile is lost; they live as long as we do.
 _keep_open: list[socket.socket] = []
-
-
-def _widen(bound: socket.socket) -> None:
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-    except PermissionError:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
 
 def _numbers(bound: list[socket.socket]) -> str:

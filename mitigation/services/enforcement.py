@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import F, Q
 
-from mitigation.drivers.base import Counter, Desired, Driver, Installed
+from mitigation.drivers.base import Counter, Desired, Driver, HealthState, Installed
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint, Mitigation, Rule, RuleOwner, Sample
 from mitigation.services import points
@@ -74,11 +74,11 @@ def _bring_about(
         add, remove = _difference(projection.wanted, before, now=clock())
         if not add and not remove:
             return before, ""
-        if remove or any(one.rule.key in before for one in add):
-            count(point.pk, driver, clock=clock)  # what is taken away or renewed starts again at zero
         if not lease(point.pk, holder=holder, now=clock()):
             return before, "another process took this point over"
         driver.apply(add, remove)
+        if remove:
+            count(point.pk, driver, clock=clock)  # the last totals of what went, while its rows are still there
         return driver.installed(), ""
     except DriverError as error:
         log.error("point %s: %s", point.name, error)
@@ -98,7 +98,7 @@ def _difference(
 
 def _deadline_is_off(wanted: Wanted, installed: Installed, now: datetime) -> bool:
     """Refreshed or shortened since; what merely ran on is left alone, for a renewal resets counters."""
-    gap = wanted.deadline - (now + timedelta(seconds=installed.expires_in))
+    gap = wanted.deadline - (now + timedelta(seconds=installed.expires_in_seconds))
     return abs(gap) > RENEW_BELOW
 
 
@@ -129,7 +129,7 @@ def _prove(row: Rule, read_back: Installed | None, now: datetime) -> bool:
         was = row.state
         row.state, row.installed_at, row.deadline = Rule.State.WANTED, None, None
         return was != row.state
-    deadline = now + timedelta(seconds=read_back.expires_in)
+    deadline = now + timedelta(seconds=read_back.expires_in_seconds)
     moved = row.deadline is None or abs(deadline - row.deadline) > timedelta(seconds=5)
     if row.state == Rule.State.INSTALLED and not moved:
         return False
@@ -170,7 +170,8 @@ def _note_health(point: EnforcementPoint, driver: Driver, problem: str, *, now: 
         points.note_health(point.pk, health=EnforcementPoint.Health.READY, sentence=problem, now=now)
         return
     found = driver.health()
-    state = EnforcementPoint.Health.READY if found.ready and not problem else EnforcementPoint.Health.DOWN
+    down = problem or found.state is HealthState.DOWN
+    state = EnforcementPoint.Health.DOWN if down else EnforcementPoint.Health.READY
     points.note_health(point.pk, health=state, sentence=problem or found.sentence, now=now)
 
 
@@ -194,7 +195,9 @@ class _Seen:
 
 def count(point_id: int, driver: Driver, *, clock: Clock) -> None:
     """Read the counters and add what is new to rules, mitigations and samples. Raises DriverError."""
-    readings = {reading.key: reading for reading in driver.counters()}
+    readings: dict[str, list[Counter]] = {}
+    for reading in driver.counters():
+        readings.setdefault(reading.key, []).append(reading)
     if not readings:
         return
     now = clock()
@@ -210,17 +213,21 @@ def count(point_id: int, driver: Driver, *, clock: Clock) -> None:
                 unit.save(mitigation, *fields)
 
 
-def _deltas(rows: list[Rule], readings: Mapping[str, Counter]) -> tuple[dict[int, _Seen], list[Rule]]:
+def _deltas(rows: list[Rule], readings: Mapping[str, list[Counter]]) -> tuple[dict[int, _Seen], list[Rule]]:
     owners: dict[int, list[int]] = {}
     for rule_id, mitigation_id in RuleOwner.objects.filter(rule__in=rows).values_list("rule_id", "mitigation_id"):
         owners.setdefault(rule_id, []).append(mitigation_id)
     seen: dict[int, _Seen] = {}
     moved = []
     for row in rows:
-        packets, octets = _rebase(row, readings[row.key])
-        if packets or row.epoch != readings[row.key].epoch:
+        epoch, packets, octets = row.epoch, 0, 0
+        # The epoch known so far goes first: the others began after it.
+        for reading in sorted(readings[row.key], key=lambda one: one.epoch != epoch):
+            more_packets, more_octets = _take(row, reading)
+            packets += more_packets
+            octets += more_octets
+        if packets or row.epoch != epoch:
             moved.append(row)
-        _remember(row, readings[row.key], packets, octets)
         for owner in owners.get(row.pk, ()):
             total = seen.setdefault(owner, _Seen())
             if row.drops:
@@ -232,17 +239,15 @@ def _deltas(rows: list[Rule], readings: Mapping[str, Counter]) -> tuple[dict[int
     return seen, moved
 
 
-def _rebase(row: Rule, reading: Counter) -> tuple[int, int]:
-    """What is new since the last reading; in a new epoch the counter began at zero."""
-    if row.epoch != reading.epoch or reading.packets < row.raw_packets:
-        return reading.packets, reading.octets
-    return reading.packets - row.raw_packets, reading.octets - row.raw_octets
-
-
-def _remember(row: Rule, reading: Counter, packets: int, octets: int) -> None:
+def _take(row: Rule, reading: Counter) -> tuple[int, int]:
+    """Add what is new since the last reading, and return it; a new epoch began at zero."""
+    packets, octets = reading.packets, reading.octets
+    if row.epoch == reading.epoch:
+        packets, octets = packets - row.raw_packets, octets - row.raw_octets
     row.packets += packets
     row.octets += octets
     row.epoch, row.raw_packets, row.raw_octets = reading.epoch, reading.packets, reading.octets
+    return packets, octets
 
 
 def _add_up(mitigation: Mitigation, seen: _Seen, now: datetime) -> list[str]:

@@ -7,7 +7,9 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from celery import shared_task
 from django.conf import settings
@@ -22,6 +24,10 @@ from mitigation.services import enforcement
 FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty: finds what others changed on the equipment
 
 log = logging.getLogger(__name__)
+
+_SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
+    "nftables": lambda: {"table": settings.DOTS_NFT_TABLE, "runtime_directory": settings.DOTS_HOME / "run"},
+}
 
 _working = threading.Lock()  # the task and the worker's own look share one driver
 _drivers: dict[tuple[int, str], Driver] = {}
@@ -69,9 +75,7 @@ def _count(point: EnforcementPoint) -> None:
 def _driver(point: EnforcementPoint) -> Driver:
     key = (point.pk, point.driver)
     if key not in _drivers:
-        _drivers[key] = get_driver(
-            point.driver, table=settings.DOTS_NFT_TABLE, runtime_directory=settings.DOTS_HOME / "run"
-        )
+        _drivers[key] = get_driver(point.driver, **_SETTINGS.get(point.driver, dict)())
     return _drivers[key]
 
 

@@ -43,15 +43,13 @@ class Command(BaseCommand):
 
 def _welcome(*, with_demo: bool) -> str:
     _, why = driver.choose()
+    port = settings.DOTS_SIGNAL_PORT
     web = f"http://{_host(settings.DOTS_WEB_BIND)}:{settings.DOTS_WEB_PORT}/"
     rows = [("dashboard", web)]
     if with_demo:
         rows.append(("login", f"{demo.USER}, password in {_short(demo.password_file())}"))
     rows += [
-        (
-            "signal",
-            f"coaps://localhost:{settings.DOTS_SIGNAL_PORT} and coaps+tcp://localhost:{settings.DOTS_SIGNAL_PORT}",
-        ),
+        ("signal", f"coaps://localhost:{port} and coaps+tcp://localhost:{port}"),
         ("data", f"https://localhost:{settings.DOTS_DATA_PORT}/restconf"),
         ("enforcement", why),
     ]
@@ -68,7 +66,8 @@ def _first_mitigation() -> str:
     directory = _short(demo.client_directory())
     python = _short(Path(sys.executable))
     return (
-        f"{shlex.quote(python)} -m mitigation.client mitigate 198.51.100.7/32 --server localhost:{settings.DOTS_SIGNAL_PORT}"
+        f"{shlex.quote(python)} -m mitigation.client mitigate 198.51.100.7"
+        f" --server localhost:{settings.DOTS_SIGNAL_PORT}"
         f" --ca {directory}/ca.pem --cert {directory}/cert.pem --key {directory}/key.pem"
     )
 
