@@ -6,8 +6,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
-from redis.backoff import ExponentialWithJitterBackoff
 from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
 
 from dotsweb import env
 

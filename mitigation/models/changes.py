@@ -35,7 +35,7 @@ class Change(models.Model):
 
 
 class Audit(models.Model):
-    """Who did what, from which door, before and after. Nothing that a person or a client asked for changes without one."""
+    """Who did what, from which door, before and after: nothing that somebody asked for changes without one."""
 
     at = models.DateTimeField()
     door = models.CharField(max_length=16)  # signal, data, dashboard, command, server

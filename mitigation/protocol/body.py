@@ -29,9 +29,9 @@ def _refuse_tag(*_: object) -> Any:
 
 
 # Tags that cbor2 would turn into dates, big integers, patterns and more: no key of ours has such a value.
-_REFUSED_TAGS = {
-    tag: _refuse_tag for tag in (0, 1, 2, 3, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000)
-}
+_REFUSED_TAGS = dict.fromkeys(
+    (0, 1, 2, 3, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000), _refuse_tag
+)
 
 
 def decode(payload: bytes) -> dict[str, Any]:

@@ -209,7 +209,7 @@ def conflict_values(conflict: ConflictInformation) -> dict[str, Any]:
 
 
 def decode_reports(payload: bytes) -> list[dict[str, Any]]:
-    """Entries of a server's answer under RFC names; unknown enumeration values stay numbers. Raises MalformedRequest."""
+    """Entries of a server's answer under RFC names; enumerations stay numbers. Raises MalformedRequest."""
     message = bodies.decode(payload).get("mitigation-scope")
     if not isinstance(message, dict) or not isinstance(message.get("scope"), list):
         raise MalformedRequest("the answer has no mitigation-scope with scope")
