@@ -1,4 +1,4 @@
-"""Which credential is whose, in memory: asked after every handshake and on every request, kept current by the cursor."""
+"""Which credential is whose, in memory: asked after each handshake and on each request, refreshed by the cursor."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def check(request: Message) -> None:
 
 
 def check_content_format(request: Message) -> None:
-    """A body without Content-Format is DOTS by context; with another one it is refused. Raises UnsupportedContentFormat."""
+    """A body without Content-Format is DOTS by context. Raises UnsupportedContentFormat for any other."""
     declared = request.opt.content_format
     if declared is not None and int(declared) != CONTENT_FORMAT:
         raise UnsupportedContentFormat(f"content format {int(declared)} is not read here, only {CONTENT_FORMAT}")
