@@ -67,7 +67,7 @@ def snapshot(watch: Watch, now: datetime) -> Snapshot | None:
     # Texts that only the clock changes are left to the script: else every row would differ every second.
     context |= {**frame.build(now), "live": True}
     layout = context.get("layout", "running")
-    regions = {**frame.REGIONS, **(page.regions if layout == "running" else {})}
+    regions = {**frame.REGIONS, **(page.regions if layout == "running" else page.first_regions)}
     parts = {name: render_to_string(template, context) for name, template in regions.items()}
     lists = {}
     for name, rows in page.lists.items():

@@ -26,6 +26,11 @@ class Step:
     evidence: str = ""
 
     @property
+    def said(self) -> str:
+        """For who cannot see the mark."""
+        return {"done": "done", "part": "in part", "todo": "not yet", "fail": "failed", "hit": "proved"}[self.kind]
+
+    @property
     def mark(self) -> str:
         return f"icons/proof-{self.kind}.svg"
 

@@ -69,6 +69,12 @@ class MitigationRow:
         return reverse("stop", args=[self.pk])
 
     @property
+    def dropped_total(self) -> Figure:
+        if self.mitigation.dropped_octets is None:
+            return Figure(formats.NO_COUNTERS)
+        return formats.octets(self.mitigation.dropped_octets)
+
+    @property
     def can_stop(self) -> bool:
         return self.mitigation.is_live and self.mitigation.status not in (Status.WITHDRAWN, Status.TERMINATED)
 

@@ -34,13 +34,13 @@ class State:
 
 
 def of_mitigation(mitigation: Mitigation, evidence: Evidence, now: datetime) -> State:
-    if mitigation.ended_at is not None:
-        return State("Ended", "ended", detail=mitigation.status_reason, rank=9)
-    match Status(mitigation.status):
-        case Status.WITHDRAWN if mitigation.installed_at is not None:
-            return State("Ending", "ending", detail="Withdrawn by the server; its rules are being removed.", rank=8)
-        case Status.WITHDRAWN | Status.TERMINATED:
-            return State("Ended", "ended", detail="Withdrawn by the server; the client is being told.", rank=9)
+    status = Status(mitigation.status)
+    if mitigation.ended_at is not None or status in (Status.WITHDRAWN, Status.TERMINATED):
+        if any(point.installed for point in evidence.points):
+            return State("Ending", "ending", detail="Its rules are being removed.", rank=8)
+        told = "" if mitigation.ended_at else "Withdrawn by the server; its client is being told."
+        return State("Ended", "ended", detail=mitigation.status_reason or told, rank=9)
+    match status:
         case Status.SIGNAL_LOSS:
             return State("Approved", "approved", detail="Standby: it starts when the session is lost.", rank=7)
         case Status.TERMINATING:
@@ -71,14 +71,14 @@ def _not_enforced(why: str) -> State:
 
 
 def of_session(session: Session, now: datetime) -> State:
-    """Late after two heartbeats' time in silence; lost is what the signal worker says when it closes it."""
+    """Lost is what the signal worker says when it closes it. Late is said only of rows that are kept up to date."""
     if session.closed_at is not None:
         if session.close_reason == "lost":
             return State("Lost", "lost", "bad", session.close_reason, rank=0)
         word = "Cut" if session.close_reason in ("revoked", "cut") else "Closed"
         return State(word, "ended", detail=session.close_reason, rank=9)
     silence = (now - session.last_heard_at).total_seconds()
-    if silence > 2 * HEARTBEAT_INTERVAL:
+    if session.last_heard_at > session.opened_at and silence > 2 * HEARTBEAT_INTERVAL:
         detail = (
             f"Not heard for more than {2 * HEARTBEAT_INTERVAL} s; it is given up after {MISSING_HB_ALLOWED} misses."
         )

@@ -46,8 +46,9 @@ def build(mitigation: Mitigation, evidence: Evidence, now: datetime) -> list[Eve
 
 
 def _event(step: Transition, mitigation: Mitigation, now: datetime) -> Event:
+    actor = mitigation.client.name if step.actor == f"client {mitigation.client_id}" else step.actor
     if step.old is None:
-        return _requested(mitigation, step.actor, now, step.at)
+        return _requested(mitigation, actor, now, step.at)
     try:
         happening = Happening(step.happening)
     except ValueError:
@@ -55,9 +56,7 @@ def _event(step: Transition, mitigation: Mitigation, now: datetime) -> Event:
     words = _WORDS.get(happening) if happening else None
     tone = "bad" if happening in _BAD else "human" if step.actor.startswith("operator") else ""
     words = words or f"{step.happening.replace('-', ' ').capitalize()}: now {_status(step.new)}"
-    return Event(
-        step.at, formats.moment(step.at, now), words, " · ".join(filter(None, (step.actor, step.reason))), tone
-    )
+    return Event(step.at, formats.moment(step.at, now), words, " · ".join(filter(None, (actor, step.reason))), tone)
 
 
 def _status(value: int) -> str:

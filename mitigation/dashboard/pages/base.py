@@ -30,6 +30,7 @@ class Page:
     template: str
     build: Callable[..., Context]
     regions: Mapping[str, str] = field(default_factory=dict)
+    first_regions: Mapping[str, str] = field(default_factory=dict)  # while its layout is "first"
     lists: Mapping[str, Rows] = field(default_factory=dict)
     rail: str = ""  # the rail entry it belongs to, where that is not its own name
 

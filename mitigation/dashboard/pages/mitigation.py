@@ -34,9 +34,15 @@ def build(now: datetime, query: Mapping[str, str], *, pk: int) -> Context:
         "totals": _totals(row),
         "clock": _clock(row, now),
         "points": _points(mitigation, now),
-        "rules": row.evidence.rules,
         "events": timeline.build(mitigation, row.evidence, now),
-        "request": _request(mitigation),
+        "request_text": _request(mitigation),
+        "granted": _granted(mitigation),
+        "refreshed": formats.moment(mitigation.refreshed_at, now),
+        "first_drop": _first_drop(mitigation),
+        "rules_words": _rules_words(row),
+        "read_at": formats.milliseconds(row.evidence.read_at) if row.evidence.read_at else None,
+        "read_text": formats.ago((now - row.evidence.read_at).total_seconds()) if row.evidence.read_at else "",
+        "stop_effect": _stop_effect(row),
         "told": f"{mitigation.status}, {_status_words(mitigation)}",
         "other_prefixes": mitigation.scope.get("target-prefix", ())[1:],
     }
@@ -45,6 +51,32 @@ def build(now: datetime, query: Mapping[str, str], *, pk: int) -> Context:
 def _marks(mitigation: Mitigation) -> tuple[tuple[int, str], ...]:
     moments = ((mitigation.requested_at, "requested"), (mitigation.ended_at, "ended"))
     return tuple((int(at.timestamp()), words) for at, words in moments if at is not None)
+
+
+def _granted(mitigation: Mitigation) -> str:
+    return (
+        "without end" if mitigation.lifetime < 0 else f"{mitigation.lifetime} s ({formats.left(mitigation.lifetime)})"
+    )
+
+
+def _first_drop(mitigation: Mitigation) -> str:
+    if mitigation.hitting_at is None:
+        return ""
+    return formats.after((mitigation.hitting_at - mitigation.requested_at).total_seconds()).removeprefix("+")
+
+
+def _rules_words(row: MitigationRow) -> str:
+    known = row.evidence
+    return f"{known.rules} at {formats.plural(len(known.points), 'point')}" if known.rules else "none"
+
+
+def _stop_effect(row: MitigationRow) -> str:
+    if row.evidence.is_dry:
+        return "Dry run: nothing is installed, so no traffic changes. Asks first."
+    if row.rates and row.rates.dropped_bits:
+        more = formats.bit_rate(row.rates.dropped_bits)
+        return f"Its rules leave at once: about {more} reaches {row.target} again, if the attack goes on. Asks first."
+    return "Its rules leave at once and its client is told. Asks first."
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +208,6 @@ MITIGATION = Page(
     regions={
         "title": "partials/mitigation_title.html",
         "proof": "partials/proof.html",
-        "totals": "partials/totals.html",
         "chart-mitigation": "partials/chart.html",
         "clock": "partials/clockbox.html",
         "rules": "partials/rules.html",

@@ -163,5 +163,6 @@ NOW = Page(
         "now-count": "partials/now_count.html",
         "last-attacks": "partials/last_attacks.html",
     },
+    first_regions={"first": "partials/first_minutes.html"},
     lists={"mitigations": Rows("partials/mitigation_row.html", "rows")},
 )
