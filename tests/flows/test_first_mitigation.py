@@ -158,8 +158,9 @@ def test_mallory_sees_and_changes_nothing_of_alices(
     assert theirs.ask("get", path).code == "4.04"
     assert theirs.ask("get", path.rpartition("/")[0]).code == "4.04"
     assert theirs.ask("delete", path).code == "2.02"
-    stolen = theirs.ask("put", path, scope(f"{domain.host}/32"))
-    assert (stolen.code, stolen.body) == ("4.09", {1: {2: [{17: {19: 3}}]}})
+    stolen = product.client(mallory, "mitigate", domain.host, "--cuid", f"of-{domain.name}")
+    assert stolen.json["code"] == "4.09"
+    assert stolen.json["scope"] == [{"conflict-information": {"conflict-cause": 3}}]
     assert theirs.ask("put", "/mitigate/cuid=mine/mid=1", scope(f"{domain.host}/32")).code == "4.00"
 
     assert ours.ask("get", path).body[1][2][0][16] in (1, 2)

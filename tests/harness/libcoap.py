@@ -19,6 +19,7 @@ from tests.harness.product import Files
 
 GNUTLS, OPENSSL = "coap-client-gnutls", "coap-client-openssl"
 
+_DIAGNOSTIC = re.compile(r"^[45]\.\d\d (.+)$", re.MULTILINE)  # printed as text, what is not printable as dots
 _ANSWER = re.compile(r"\bc:(\d\.\d\d)\b")
 
 
@@ -152,7 +153,11 @@ class Watching:
 
 def _said(log: bytes, out: Path) -> Said:
     text = log.decode(errors="replace")
-    return Said(_codes(text), out.read_bytes() if out.exists() else b"", text)
+    payload = out.read_bytes() if out.exists() else b""
+    diagnostic = _DIAGNOSTIC.search(text)
+    if diagnostic:
+        payload = diagnostic[1].encode()
+    return Said(_codes(text), payload, text)
 
 
 def _codes(log: str) -> list[str]:
