@@ -173,7 +173,7 @@ class Ruleset:
     @property
     def sets(self) -> dict[str, str]:
         counting = {
-            self.named("count", place): f"{{ type {place.key_type}; flags interval; counter; }}"
+            self.named("count", place): f"{{ type {place.key_type}; flags interval,timeout; counter; }}"
             for place in self.places
         }
         return counting | {self.named("probe"): "{ type ipv4_addr; flags timeout; }"}
@@ -224,12 +224,13 @@ class Ruleset:
             for at in range(0, len(elements), CHUNK)
         )
 
-    def scope_element(self, part: Part, key: str, seconds: int) -> str:
+    def scope_element(self, place: Place, value: str, key: str, timeout: str) -> str:
         digest = parse_key(key).digest
-        return f'{part.value} timeout {seconds}s comment "{key}" : jump {self.named("do", part.place, digest)}'
+        return f'{value} timeout {timeout} comment "{key}" : jump {self.named("do", place, digest)}'
 
-    def count_element(self, part: Part, key: str, epoch: str) -> str:
-        return f'{part.value} comment "{key} {epoch}"'
+    def count_element(self, value: str, key: str, epoch: str, timeout: str = "") -> str:
+        deadline = f" timeout {timeout}" if timeout else ""
+        return f'{value}{deadline} comment "{key} {epoch}"'
 
     def drop(self, chains: Iterable[str], maps: Iterable[str], sets: Iterable[str]) -> str:
         """Takes these objects away, in the order in which nothing is still referred to."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from mitigation.rules.decomposition import decompose
 log = logging.getLogger(__name__)
 
 DELETE_AT_ONCE = 250  # at worst 2.5 s from a set of 10,000: many transactions, none of them long
+FEW = 10
+EXPIRY_SECONDS = 0.02  # the kernel's clock ticks every 1 to 10 ms
+REMAINS_SECONDS = 3600  # a counter can be read for an hour after its rule has expired, then the kernel forgets it
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class NftTable:
     def change(self, add: Collection[Desired], remove: Iterable[str]) -> None:
         """As if everything were as we left it; NftFailed with `is_conflict` when it is not."""
         leaving = [Leaving(part.place, part.value, key) for key in remove for part in _parts_of(key)]
-        self._execute(Change(add, leaving, list(leaving)))
+        self._execute(Change(add, leaving, list(leaving)), is_read=False)
 
     def repair(self, add: Collection[Desired], remove: Collection[str], *, everywhere: bool) -> None:
         """The same after reading back, so that it fits what is there; `everywhere` takes away all that is not added."""
@@ -121,7 +125,7 @@ class NftTable:
                 is_remains = entry.key not in wanted and entry.key not in present
                 if is_remains or entry.key in remove or (everywhere and entry.key not in wanted):
                     change.counted.append(Leaving(place, entry.value, entry.key))
-        self._execute(change)
+        self._execute(change, is_read=True)
 
     def drop_versions(self, versions: set[str]) -> None:
         """Takes away what other versions of this software left, counters noted."""
@@ -169,7 +173,7 @@ class NftTable:
             return everywhere
         return one.target != self.ruleset.profile(place, wanted[one.key].rule.parameters).chain.name
 
-    def _execute(self, change: Change) -> None:
+    def _execute(self, change: Change, *, is_read: bool) -> None:
         replaced = _replaced(change)
         now_scoped, later_scoped = _split(change.scoped, replaced)
         now_counted, later_counted = _split(change.counted, replaced)
@@ -177,11 +181,34 @@ class NftTable:
         text = self._delete("scope", now_scoped) + self._delete("count", now_counted) + self._add(change.add)
         if text:
             self.nft.change(text)
-        for at in range(0, len(later_scoped), DELETE_AT_ONCE):
-            self.nft.change(self._delete("scope", later_scoped[at : at + DELETE_AT_ONCE]))
+        self._take_away("scope", later_scoped, is_read=is_read)
         self._note_places(later_counted)
-        for at in range(0, len(later_counted), DELETE_AT_ONCE):
-            self.nft.change(self._delete("count", later_counted[at : at + DELETE_AT_ONCE]))
+        self._take_away("count", later_counted, is_read=is_read)
+
+    def _take_away(self, word: str, leaving: list[Leaving], *, is_read: bool) -> None:
+        """Many elements are made to expire: a sixtieth of the time, but it would make those that are not there."""
+        if is_read and self._renews_in_place and len(leaving) > FEW:
+            self.nft.change(self._expire(word, leaving))
+            time.sleep(EXPIRY_SECONDS)
+            return
+        for at in range(0, len(leaving), DELETE_AT_ONCE):
+            self.nft.change(self._delete(word, leaving[at : at + DELETE_AT_ONCE]))
+
+    def _expire(self, word: str, leaving: Iterable[Leaving]) -> str:
+        by_place: dict[Place, list[str]] = {}
+        for one in leaving:
+            key = one.key or ""
+            is_scope = word == "scope"
+            element = (
+                self.ruleset.scope_element(one.place, one.value, key, "1ms")
+                if is_scope
+                else self.ruleset.count_element(one.value, key, "0", "1ms")
+            )
+            by_place.setdefault(one.place, []).append(element)
+        return "".join(
+            self.ruleset.elements("add", self.ruleset.named(word, place), elements)
+            for place, elements in by_place.items()
+        )
 
     def _add(self, add: Collection[Desired]) -> str:
         epoch = secrets.token_hex(4)
@@ -190,9 +217,12 @@ class NftTable:
         for one in add:
             key = one.rule.key
             for part in parts(one.rule.kind, one.rule.box):
-                scope = self.ruleset.scope_element(part, key, one.expires_in_seconds)
+                seconds = one.expires_in_seconds
+                remains = f"{seconds + REMAINS_SECONDS}s" if self._renews_in_place else ""
+                scope = self.ruleset.scope_element(part.place, part.value, key, f"{seconds}s")
+                count = self.ruleset.count_element(part.value, key, epoch, remains)
                 scoped.setdefault(part.place, []).append(scope)
-                counted.setdefault(part.place, []).append(self.ruleset.count_element(part, key, epoch))
+                counted.setdefault(part.place, []).append(count)
         text = "".join(
             self.ruleset.elements("add", self.ruleset.named("count", place), elements)
             for place, elements in counted.items()
