@@ -137,16 +137,14 @@ def test_a_client_without_certificate_is_refused(wires: Callable[..., Wire], pki
 
 
 @pytest.mark.rows("SIG-TLS-011")
-def test_a_ticket_resumes_on_another_worker_and_keeps_the_identity(
-    wires: Callable[..., Wire], pki: Pki
-) -> None:
+def test_a_ticket_resumes_on_another_worker_and_keeps_the_identity(wires: Callable[..., Wire], pki: Pki) -> None:
     alice, files = Credentials(pki.issue("alice")), pki.issue_server()
     workers = [Credentials(files, ticket_key=TICKET_KEY, cookie_key=COOKIE_KEY) for _ in range(2)]
     first = wires(workers[0], alice).run()
 
     second = wires(workers[1], alice, ticket=first.client.session_ticket()).run()
 
-    resumed = {end: event for end, event in second.happened(HandshakeCompleted)}
+    resumed = dict(second.happened(HandshakeCompleted))
     assert resumed["server"].resumed and resumed["client"].resumed
     assert resumed["server"].identity.subject == "CN=alice"
 
@@ -291,9 +289,7 @@ def test_the_name_asked_for_is_compared_with_the_alternative_names(wire: MakeWir
 
 
 @pytest.mark.rows("SIG-TCP-005")
-def test_a_server_tolerates_or_refuses_silence_about_the_protocol(
-    monkeypatch: pytest.MonkeyPatch, pki: Pki
-) -> None:
+def test_a_server_tolerates_or_refuses_silence_about_the_protocol(monkeypatch: pytest.MonkeyPatch, pki: Pki) -> None:
     alice, files = Credentials(pki.issue("alice")), pki.issue_server()
     lenient, strict = Credentials(files), Credentials(files, require_alpn=True)
     without_alpn(monkeypatch)
@@ -425,9 +421,7 @@ def test_keys_of_the_wrong_size_and_missing_files_are_refused(pki: Pki) -> None:
         Credentials(files, dtls_priorities="NORMAL:+NONSENSE")
 
 
-def test_an_outdated_revocation_list_still_counts_and_locks_nobody_out(
-    wires: Callable[..., Wire], pki: Pki
-) -> None:
+def test_an_outdated_revocation_list_still_counts_and_locks_nobody_out(wires: Callable[..., Wire], pki: Pki) -> None:
     """The library does not look at nextUpdate: to keep the list fresh is the owner's business."""
     gone = pki.issue("gone")
     pki.revoke(gone)
@@ -447,8 +441,4 @@ def test_the_public_key_of_an_identity_is_what_cuids_are_made_of(wire: MakeWire,
     key = x509.load_der_x509_certificate(identity.der).public_key()
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    assert identity.subject_public_key_info() == key.public_bytes(
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    )
-
-
+    assert identity.subject_public_key_info() == key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
