@@ -216,6 +216,7 @@ HOSTILE = {
     "close_notify": [plaintext(21, b"\1\0")],
     "fatal alert": [plaintext(21, b"\2\x28")],
     "cipher change": [plaintext(20, b"\1", sequence=50 + i) for i in range(50)],
+    "high record number": [plaintext(20, b"\1", sequence=1 << 30)],
     "noise": [plaintext(22, b"\xff" * 40)],
     "length of 16 MB": [plaintext(22, message(CERTIFICATE, 2, b"A" * 10, length=0xFFFFFF))],
     "eight messages from the future": [
