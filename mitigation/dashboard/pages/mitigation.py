@@ -26,7 +26,7 @@ def build(now: datetime, query: Mapping[str, str], *, pk: int) -> Context:
     (row,) = rows.build([mitigation], now)
     range_ = charts.chosen(query)
     seconds, step = traffic.RANGES[range_]
-    series = traffic.by_mitigation([mitigation], seconds=seconds, step=step, now=now)[mitigation.pk]
+    series = traffic.total([row.reading] if row.reading else [], seconds=seconds, step=step, now=now)
     return {
         "row": row,
         "mitigation": mitigation,
