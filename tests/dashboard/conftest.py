@@ -54,7 +54,9 @@ class Served:
 
 
 @pytest.fixture
-def served(transactional_db: None) -> Iterator[Served]:
+def served(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    # Playwright's synchronous interface runs a loop in this thread, which Django would take for our own.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
     connection_created.connect(_read_beside_writers)
     connection.close()
     with connection.cursor() as cursor:
