@@ -209,6 +209,25 @@ def attack(
         rule.save(update_fields=["packets", "octets"])
 
 
+def go_on(*, now: datetime) -> None:
+    """What the enforcer's next reading finds: everything goes on as in the last ten seconds."""
+    EnforcementPoint.objects.update(health_at=now)
+    for of in Mitigation.objects.live().exclude(counted_at=None):
+        last = of.samples.order_by("-at").first()
+        seconds = (now - of.counted_at).total_seconds()
+        if last is None or seconds <= 0:
+            continue
+        grown = {
+            name: int(getattr(last, name) * seconds / max(last.seconds, 0.5))
+            for name in ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
+        }
+        Sample.objects.create(mitigation=of, at=now, seconds=seconds, **grown)
+        for name, more in grown.items():
+            setattr(of, name, getattr(of, name) + more)
+        of.counted_at = now
+        of.save()
+
+
 def end(of: Mitigation, *, at: datetime, reason: str = "") -> None:
     of.status, of.status_reason, of.ended_at, of.expires_at = int(Status.TERMINATED), reason, at, None
     of.save()

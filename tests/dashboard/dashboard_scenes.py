@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import dashboard_cast as cast
+
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Status
-import dashboard_cast as cast
 
 
 def first_day(now: datetime, *, enforces: bool = False) -> None:

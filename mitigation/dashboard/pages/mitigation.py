@@ -31,7 +31,7 @@ def build(now: datetime, query: Mapping[str, str], *, pk: int) -> Context:
         "row": row,
         "mitigation": mitigation,
         "chart": Chart("mitigation", series, range_, now, _marks(mitigation)),
-        "totals": _totals(row),
+        "totals": [total for total in _totals(row) if total.figure.unit] and _totals(row),
         "clock": _clock(row, now),
         "points": _points(mitigation, now),
         "events": timeline.build(mitigation, row.evidence, now),

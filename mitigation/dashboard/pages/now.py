@@ -21,6 +21,7 @@ SHOWN = 50
 # An ended mitigation keeps its place this long, in seconds: who acted on it sees what became of it.
 KEPT = 60
 LAST_ATTACKS = 5
+COMING = 4
 
 _UNDER_ATTACK = (int(Status.IN_PROGRESS), int(Status.MITIGATED), int(Status.EXCEEDED))
 
@@ -56,6 +57,7 @@ def build(now: datetime, query: Mapping[str, str]) -> Context:
         "layout": "running",
         "headline": _headline(shown, last, now),
         "needs": needs.find(now, {row.pk: row.rates for row in shown}),
+        "coming": _coming(shown),
         "chart": chart,
         "rows": shown,
         "running": sum(not row.is_over for row in shown),
@@ -77,6 +79,12 @@ def _readings(start: datetime, now: datetime) -> list[traffic.Reading]:
     read = list(Mitigation.objects.filter(Q(counted_at__gt=start) | Q(counted_at__isnull=False, ended_at=None)))
     facts = evidence.gather(read)
     return [found for m in read if (found := evidence.reading(m, facts[m.pk], now)) is not None]
+
+
+def _coming(found: list[MitigationRow]) -> list[MitigationRow]:
+    """Those that end next."""
+    ending = [row for row in found if row.countdown.until and row.mitigation.is_live and not row.is_over]
+    return sorted(ending, key=lambda row: row.countdown.until or 0)[:COMING]
 
 
 def _order(found: list[MitigationRow]) -> list[MitigationRow]:
@@ -105,19 +113,23 @@ def _headline(found: list[MitigationRow], last: list[MitigationRow], now: dateti
     readings = [row.reading for row in attacked if row.reading]
     over_time = traffic.total(readings, seconds=seconds + step, step=step, now=now)
     highest = max(over_time.peak.bits if over_time.peak else 0.0, rates.bits)
-    peak = highest if known or over_time.peak else None
+    since_ms = formats.milliseconds(since)
+    lasting = Fact("Lasting", Figure(formats.left((now - since).total_seconds())), since=since_ms)
+    if not known and over_time.peak is None:
+        words = "asked for help; no traffic is counted"
+        return Headline(True, f"Under attack since {formats.moment(since, now)}", _targets(attacked), words, (lasting,))
     return Headline(
         is_attack=True,
         said=f"Under attack since {formats.moment(since, now)}",
-        big=formats.bit_rate(peak),
-        words="peak" if peak is not None else "about the traffic",
+        big=formats.bit_rate(highest),
+        words="peak",
         facts=(
             Fact("Now", formats.bit_rate(rates.bits if known else None)),
             Fact("Packets", formats.packet_rate(rates.packets if known else None)),
             Fact("Dropped", formats.share(rates.dropped_bits, rates.bits) if rates.bits else _none(known), "dropped"),
             Fact("Allowed", formats.bit_rate(rates.passed_bits if known else None), "allowed"),
             Fact("Attacked", _targets(attacked)),
-            Fact("Lasting", Figure(formats.left((now - since).total_seconds())), since=formats.milliseconds(since)),
+            lasting,
         ),
     )
 
