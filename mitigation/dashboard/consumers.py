@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 class LiveConsumer(AsyncJsonWebsocketConsumer):
     """Receives {"watch": "/path?query"}; sends ticks and paints (see docs/dashboard.md)."""
 
+    # No channel layer: what changed arrives through the hub, so a bus that is away does not stop live pages.
+    channel_layer_alias = None
+
     async def connect(self) -> None:
         await self.accept()
         self._painting: asyncio.Task[None] | None = None

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.db.models import Count, Max, Min, Q, Sum
 
+from mitigation.dashboard.traffic import Reading
 from mitigation.models import EnforcementPoint, Mitigation, Rule, RuleOwner
 
 
@@ -20,6 +21,7 @@ class PointEvidence:
     enforces: bool
     counts: bool
     is_up: bool
+    seen_at: datetime | None = None  # when its equipment last answered
     wanted: int = 0
     installed: int = 0
     failed: int = 0
@@ -82,6 +84,25 @@ class Evidence:
         return max((point.read_at for point in self.points if point.read_at), default=None)
 
 
+# An enforcer looks at its point at least every 30 s and reads counters each second, but writes only what has moved. As
+# long as its point answered in this time, in seconds, "nothing moved" is known and not merely not heard of.
+ALIVE = 75.0
+
+
+def reading(mitigation: Mitigation, evidence: Evidence, now: datetime) -> Reading | None:
+    """From when to when its counters were read; None where they never were."""
+    if mitigation.counted_at is None:
+        return None
+    since = mitigation.installed_at or mitigation.mitigation_start or mitigation.requested_at
+    alive = any(point.counts and point.is_up and _is_recent(point.seen_at, now) for point in evidence.points)
+    until = now if alive and mitigation.ended_at is None else mitigation.counted_at
+    return Reading(mitigation.pk, min(since, mitigation.counted_at), until)
+
+
+def _is_recent(at: datetime | None, now: datetime) -> bool:
+    return at is not None and (now - at).total_seconds() < ALIVE
+
+
 def may_enforce() -> bool:
     """False: dry run. No enabled point of this server touches traffic."""
     return EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
@@ -100,6 +121,7 @@ def gather(mitigations: Collection[Mitigation]) -> dict[int, Evidence]:
                 enforces=row["rule__point__enforces"],
                 counts=row["rule__point__counts"],
                 is_up=row["rule__point__health"] != EnforcementPoint.Health.DOWN,
+                seen_at=row["rule__point__health_at"],
             )
             found[row["mitigation_id"]].points.append(points[key])
         _add(points[key], row)
@@ -107,7 +129,7 @@ def gather(mitigations: Collection[Mitigation]) -> dict[int, Evidence]:
 
 
 def _rows(ids: Collection[int]) -> list[dict]:
-    point = [f"rule__point__{name}" for name in ("name", "driver", "enforces", "counts", "health")]
+    point = [f"rule__point__{name}" for name in ("name", "driver", "enforces", "counts", "health", "health_at")]
     return list(
         RuleOwner.objects.filter(mitigation_id__in=list(ids))
         .values("mitigation_id", "rule__point_id", *point, "rule__state")

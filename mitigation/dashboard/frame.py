@@ -20,7 +20,7 @@ class Entry:
     word: str
     icon: str
     number: int | None = None
-    alert: bool = False
+    alert: str = ""  # bad or warn: somebody is needed
 
     @property
     def url(self) -> str:
@@ -28,11 +28,11 @@ class Entry:
 
 
 def build(now: datetime) -> dict[str, Any]:
-    waiting = needs.find(now).total
+    waiting = needs.find(now)
     return {
         "dry_run": not evidence.may_enforce(),
         "rail": [
-            Entry("now", "Now", "icons/pulse.svg", waiting or None, alert=bool(waiting)),
+            Entry("now", "Now", "icons/pulse.svg", waiting.total or None, alert=waiting.tone),
             Entry("mitigations", "Mitigations", "icons/shield.svg", Mitigation.objects.live().count()),
             Entry("sessions", "Sessions", "icons/plug.svg", Session.objects.live().count()),
             Entry("domains", "Domains", "icons/building.svg", Domain.objects.count()),

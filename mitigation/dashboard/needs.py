@@ -49,6 +49,7 @@ class Need:
 class Needs:
     shown: tuple[Need, ...]
     total: int
+    tone: str = ""  # of the most urgent
 
     @property
     def more(self) -> int:
@@ -59,7 +60,7 @@ def find(now: datetime, rates: Mapping[int, Rates | None] | None = None) -> Need
     """`rates` by mitigation id, where they are known already: what arrives unprotected is said."""
     found = [*_mitigations(now, rates or {}), *_points(now), *_certificates(now)]
     found.sort(key=lambda need: need.rank)
-    return Needs(tuple(found[:SHOWN]), len(found))
+    return Needs(tuple(found[:SHOWN]), len(found), found[0].tone if found else "")
 
 
 def _mitigations(now: datetime, rates: Mapping[int, Rates | None]) -> Iterable[Need]:

@@ -67,14 +67,15 @@ def _approved(mitigation: Mitigation) -> Step:
 
 def _rendered(mitigation: Mitigation, evidence: Evidence) -> Step:
     if mitigation.rendered_at is None:
-        return Step("Rendered", "todo", evidence="no rules yet")
+        why = mitigation.status_reason if mitigation.status == Status.EXCEEDED else ""
+        return Step("Rendered", "fail" if why else "todo", evidence=why or "no rules yet")
     rules = formats.plural(evidence.rules, "rule") if evidence.rules else ""
     when = _after(mitigation, mitigation.rendered_at)
     return Step("Rendered", "done", rules, when, f"playbook {mitigation.playbook}")
 
 
 def _installed(mitigation: Mitigation, evidence: Evidence, now: datetime) -> Step:
-    if evidence.is_dry:
+    if evidence.is_dry and mitigation.rendered_at is not None:
         return Step("Installed", "todo", evidence="dry run: put nowhere")
     at = f"{evidence.installed_at} of {len(evidence.points)}" if evidence.points else ""
     if mitigation.installed_at is not None:
@@ -83,6 +84,8 @@ def _installed(mitigation: Mitigation, evidence: Evidence, now: datetime) -> Ste
     if not mitigation.is_active:
         return Step("Installed", "todo", evidence="no longer")
     waited = (now - mitigation.approved_at).total_seconds() if mitigation.approved_at else 0.0
+    if mitigation.rendered_at is None and mitigation.status == Status.EXCEEDED:
+        return Step("Installed", "todo", evidence="nothing to install")
     if mitigation.problem or waited > EXPECTED_WITHIN:
         return Step("Installed", "fail", at, evidence=mitigation.problem or "not confirmed by any point")
     return Step("Installed", "todo", at, evidence="on its way")

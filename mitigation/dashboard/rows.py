@@ -48,6 +48,7 @@ class MitigationRow:
     more_targets: int
     context: str
     spark: sparklines.Sparkline | None
+    reading: traffic.Reading | None
     rates: traffic.Rates | None
     now: Figure
     peak: Figure
@@ -86,12 +87,13 @@ class MitigationRow:
 def build(mitigations: Collection[Mitigation], now: datetime) -> list[MitigationRow]:
     """Rows in the order given; each mitigation with its client and domain already loaded."""
     facts = evidence.gather(mitigations)
-    present = traffic.current(mitigations, now)
-    peaks = traffic.peaks([m.pk for m in mitigations])
-    series = traffic.by_mitigation(mitigations, seconds=SPARK_SECONDS, step=SPARK_STEP, now=now)
+    readings = [found for m in mitigations if (found := evidence.reading(m, facts[m.pk], now)) is not None]
+    present = traffic.present(readings, now)
+    peaks = traffic.peaks([reading.pk for reading in readings])
+    series = traffic.by_mitigation(readings, seconds=SPARK_SECONDS, step=SPARK_STEP, now=now)
     rows = []
     for mitigation in mitigations:
-        known, rates = facts[mitigation.pk], present[mitigation.pk]
+        known, rates = facts[mitigation.pk], present.get(mitigation.pk)
         target, more = target_of(mitigation.scope)
         peak = max(filter(None, (peaks.get(mitigation.pk), rates.bits if rates else None)), default=None)
         rows.append(
@@ -104,7 +106,8 @@ def build(mitigations: Collection[Mitigation], now: datetime) -> list[Mitigation
                 target=target,
                 more_targets=more,
                 context=narrowing(mitigation.scope),
-                spark=sparklines.draw(series[mitigation.pk]),
+                spark=sparklines.draw(series.get(mitigation.pk)),
+                reading=next((one for one in readings if one.pk == mitigation.pk), None),
                 rates=rates,
                 now=_or_why(formats.bit_rate(rates.bits) if rates else None, known),
                 peak=formats.bit_rate(peak),

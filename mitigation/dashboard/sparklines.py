@@ -20,10 +20,10 @@ class Sparkline:
     gaps: tuple[tuple[str, str], ...] = ()
 
 
-def draw(series: Series) -> Sparkline | None:
+def draw(series: Series | None) -> Sparkline | None:
     """None where nothing was counted at all: there is nothing to draw."""
-    peak = series.peak
-    if peak is None:
+    peak = series.peak if series else None
+    if series is None or peak is None:
         return None
     scale = (HEIGHT - HEADROOM) / peak.bits if peak.bits else 0.0
     pitch = WIDTH / max(1, len(series.values) - 1)

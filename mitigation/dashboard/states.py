@@ -45,18 +45,16 @@ def of_mitigation(mitigation: Mitigation, evidence: Evidence, now: datetime) -> 
             return State("Approved", "approved", detail="Standby: it starts when the session is lost.", rank=7)
         case Status.TERMINATING:
             return State("Ending", "ending", detail="Withdrawn by the client or run out; still protected.", rank=8)
-        case Status.EXCEEDED:
-            return _not_enforced(mitigation.problem or mitigation.status_reason or "Nothing here can enforce it.")
     if mitigation.approved_at is None:
         return State("Needs approval", "question", "warn", rank=1)
     return _enforcement(mitigation, evidence, now)
 
 
 def _enforcement(mitigation: Mitigation, evidence: Evidence, now: datetime) -> State:
-    if evidence.is_dry:
+    if evidence.is_dry and mitigation.rendered_at is not None:
         return State("Dry run", "dry", "warn", "Rules are computed and shown, then put nowhere.", rank=4)
-    if mitigation.problem:
-        return _not_enforced(mitigation.problem)
+    if mitigation.status == Status.EXCEEDED or mitigation.problem:
+        return _not_enforced(mitigation.problem or mitigation.status_reason or "Nothing here can enforce it.")
     if mitigation.installed_at is None:
         if (now - (mitigation.approved_at or now)).total_seconds() <= EXPECTED_WITHIN:
             return State("Approved", "approved", detail="Its rules are on their way.", rank=3)

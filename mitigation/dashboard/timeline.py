@@ -11,7 +11,7 @@ from mitigation.models import Mitigation, Transition
 from mitigation.protocol.status import Happening, Status
 
 _WORDS = {
-    Happening.RULES_INSTALLED: "Rules installed, the attack is mitigated",
+    Happening.RULES_INSTALLED: "Rules installed and read back",
     Happening.RULES_LOST: "Rules lost, installing again",
     Happening.CAPABILITY_EXCEEDED: "Not enforced: more than can be done here",
     Happening.ATTACK_ENDED: "The attack has stopped",
@@ -37,10 +37,12 @@ class Event:
 
 
 def build(mitigation: Mitigation, evidence: Evidence, now: datetime) -> list[Event]:
-    events = [_event(step, mitigation, now) for step in mitigation.transitions.all()]
+    steps = list(mitigation.transitions.all())
+    events = [_event(step, mitigation, now) for step in steps]
     if not any(event.words.startswith("Requested") for event in events):
         events.insert(0, _requested(mitigation, mitigation.client.name, now))
-    events += _proof(mitigation, evidence, now)
+    said = any(step.happening == Happening.RULES_INSTALLED for step in steps)
+    events += _proof(mitigation, evidence, now, without_installation=said)
     # Stable: what happened in the same moment stays in the order of the chain, newest on top.
     return sorted(events, key=lambda event: event.at)[::-1]
 
@@ -69,12 +71,12 @@ def _requested(mitigation: Mitigation, actor: str, now: datetime, at: datetime |
     return Event(at, formats.moment(at, now), f"Requested, granted {asked}", actor)
 
 
-def _proof(mitigation: Mitigation, evidence: Evidence, now: datetime) -> list[Event]:
+def _proof(mitigation: Mitigation, evidence: Evidence, now: datetime, *, without_installation: bool) -> list[Event]:
     where = f" at {evidence.where}" if evidence.where else ""
     steps = (
         (mitigation.approved_at, "Approved", "inside the domain's own prefixes"),
         (mitigation.rendered_at, f"Rendered by playbook {mitigation.playbook}", "enforcer"),
-        (mitigation.installed_at, f"Installed{where}", "enforcer, read back"),
+        (None if without_installation else mitigation.installed_at, f"Installed{where}", "enforcer, read back"),
         (mitigation.hitting_at, f"First packet dropped{where}", "counters of drop rules"),
     )
     return [

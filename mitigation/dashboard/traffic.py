@@ -11,12 +11,16 @@ from typing import Any
 from django.db.models import ExpressionWrapper, F, FloatField, Func, IntegerField, Max, Sum
 from django.db.models.functions import Cast, Greatest
 
-from mitigation.models import Mitigation, Sample
+from mitigation.models import Sample
 
-# How old the last reading may be before "now" is no longer known, in seconds.
-STALE = 15.0
-# The present rate is taken over this many seconds before the last reading: one lost second does not show as 0.
+# The present rate is the mean of this many seconds.
 WINDOW = 5.0
+# Counters are read about once a second. A last sample this young, in seconds, is the end of what is known: the second
+# that runs is not there yet, and is not a second without traffic.
+UNREAD = 2.5
+# Above this step, in seconds, samples are summed by the database as they are; below it they are spread over the time
+# that each was taken in, since they are up to ten seconds long.
+SPREAD_BELOW = 300
 
 # What can be asked for in the address: seconds in all, and seconds of each step.
 RANGES = {"5m": (300, 5), "15m": (900, 10), "1h": (3600, 30), "24h": (86_400, 600), "7d": (604_800, 3600)}
@@ -71,6 +75,20 @@ class Series:
         return max(known, key=lambda rates: rates.bits) if known else None
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Between which moments the counters of one mitigation were read."""
+
+    pk: int
+    since: datetime
+    until: datetime
+
+
+# (Unix time of the end, seconds, then the four numbers)
+_Piece = tuple[float, ...]
+_NUMBERS = ("seconds", "dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
+
+
 class _Step(Func):
     """Number of the step that a moment falls into; the moment at the end of a step belongs to it."""
 
@@ -89,27 +107,6 @@ class _Step(Func):
         return self.as_sql(compiler, connection, template=f"(({seconds} - {self._offset}) / {self._step})", **context)
 
 
-def current(mitigations: Collection[Mitigation], now: datetime) -> dict[int, Rates | None]:
-    """The present rates by mitigation id; None where the last reading is missing or older than STALE."""
-    read_at = {m.pk: m.counted_at for m in mitigations if m.counted_at and (now - m.counted_at).total_seconds() < STALE}
-    samples = defaultdict(list)
-    oldest = now - timedelta(seconds=2 * STALE)
-    for sample in Sample.objects.filter(mitigation_id__in=read_at, at__gt=oldest):
-        samples[sample.mitigation_id].append(sample)
-    return {m.pk: _present(samples[m.pk], read_at[m.pk]) if m.pk in read_at else None for m in mitigations}
-
-
-def _present(samples: list[Sample], read_at: datetime) -> Rates:
-    window = max([WINDOW, *(sample.seconds for sample in samples)])
-    recent = [sample for sample in samples if (read_at - sample.at).total_seconds() < window]
-    return Rates(
-        8 * sum(s.dropped_octets for s in recent) / window,
-        8 * sum(s.passed_octets for s in recent) / window,
-        sum(s.dropped_packets for s in recent) / window,
-        sum(s.passed_packets for s in recent) / window,
-    )
-
-
 def peaks(ids: Collection[int]) -> dict[int, float]:
     """Highest bits per second of any one sample, by mitigation id."""
     seconds = Greatest(F("seconds"), 1.0, output_field=FloatField())
@@ -125,65 +122,124 @@ def span(name: str) -> tuple[int, int]:
     return RANGES.get(name, RANGES[DEFAULT_RANGE])
 
 
-def by_mitigation(mitigations: Collection[Mitigation], *, seconds: int, step: int, now: datetime) -> dict[int, Series]:
+def present(readings: Collection[Reading], now: datetime) -> dict[int, Rates]:
+    """The present rates by mitigation id, of those whose counters are being read; the others are absent."""
+    current = {reading.pk: reading for reading in readings if (now - reading.until).total_seconds() < WINDOW}
+    samples = _samples(current, now - timedelta(seconds=8 * WINDOW), now)
+    rates = {}
+    for pk, reading in current.items():
+        end = _end(samples[pk], reading.until)
+        rates[pk] = _Grid(end - WINDOW, WINDOW, 1).add(samples[pk]).rates(0)
+    return rates
+
+
+def by_mitigation(readings: Collection[Reading], *, seconds: int, step: int, now: datetime) -> dict[int, Series]:
     """One series each, over the same time."""
-    end, start, step, steps = _frame(mitigations, seconds, step, now)
-    sums = _sums([m.pk for m in mitigations], start, end, step, "mitigation_id")
+    steps = seconds // step
+    samples = _samples({reading.pk: reading for reading in readings}, now - timedelta(seconds=seconds + step), now)
+    end = _common_end(samples.values(), readings, now)
     result = {}
-    for mitigation in mitigations:
-        counted = _counted_steps([mitigation], start, step, steps)
-        values = [sums.get((mitigation.pk, i), Rates()) if i in counted else None for i in range(steps)]
-        result[mitigation.pk] = Series(end, step, tuple(values))
+    for reading in readings:
+        grid = _Grid(end - step * steps, step, steps).add(samples[reading.pk])
+        result[reading.pk] = _series(grid, _counted_steps([reading], end - step * steps, step, steps), end)
     return result
 
 
-def total(mitigations: Collection[Mitigation], *, seconds: int, step: int, now: datetime) -> Series:
+def total(readings: Collection[Reading], *, seconds: int, step: int, now: datetime) -> Series:
     """The sum over all of them; None in a step in which none was counted."""
-    end, start, step, steps = _frame(mitigations, seconds, step, now)
-    sums = _sums([m.pk for m in mitigations], start, end, step)
-    counted = _counted_steps(mitigations, start, step, steps)
-    values = [sums.get((i,), Rates()) if i in counted else None for i in range(steps)]
-    return Series(end, step, tuple(values))
-
-
-def _frame(mitigations: Iterable[Mitigation], seconds: int, step: int, now: datetime) -> tuple[int, int, int, int]:
-    """End, start, step and their number. It ends at the last reading, so that the last step is a whole one."""
-    read = max((m.counted_at for m in mitigations if m.counted_at), default=now)
-    end = int((read if 0 <= (now - read).total_seconds() < STALE else now).timestamp())
     steps = seconds // step
-    return end, end - step * steps, step, steps
+    ids = [reading.pk for reading in readings]
+    if step >= SPREAD_BELOW:
+        return _coarse(ids, readings, step, steps, now)
+    samples = _merged(ids, now - timedelta(seconds=seconds + step), now)
+    end = _common_end([samples], readings, now)
+    grid = _Grid(end - step * steps, step, steps).add(samples)
+    return _series(grid, _counted_steps(readings, end - step * steps, step, steps), end)
 
 
-def _sums(ids: Sequence[int], start: int, end: int, step: int, *group: str) -> dict[tuple[int, ...], Rates]:
+def _series(grid: _Grid, counted: set[int], end: float) -> Series:
+    values = tuple(grid.rates(i) if i in counted else None for i in range(grid.steps))
+    return Series(int(end), int(grid.step), values)
+
+
+def _samples(wanted: Collection[int], start: datetime, end: datetime) -> dict[int, list[_Piece]]:
+    found: dict[int, list[_Piece]] = defaultdict(list)
+    rows = Sample.objects.filter(mitigation_id__in=list(wanted), at__gt=start, at__lte=end + timedelta(seconds=1))
+    for pk, at, *numbers in rows.order_by("at").values_list("mitigation_id", "at", *_NUMBERS):
+        found[pk].append((at.timestamp(), *numbers))
+    return found
+
+
+def _merged(ids: Collection[int], start: datetime, end: datetime) -> list[_Piece]:
+    """One point counts all of its rules in the same moment: their samples are added up by the database."""
+    rows = Sample.objects.filter(mitigation_id__in=list(ids), at__gt=start, at__lte=end + timedelta(seconds=1))
+    sums = {f"sum_{name}": Sum(name) for name in _NUMBERS[1:]}
+    grouped = rows.values("at", "seconds").annotate(**sums).order_by("at").values_list("at", "seconds", *sums)
+    return [(at.timestamp(), *numbers) for at, *numbers in grouped]
+
+
+def _end(samples: Sequence[_Piece], until: datetime) -> float:
+    last, known = (samples[-1][0] if samples else 0.0), until.timestamp()
+    return last if 0 <= known - last < UNREAD else known
+
+
+def _common_end(samples: Iterable[Sequence[_Piece]], readings: Iterable[Reading], now: datetime) -> float:
+    last = [pieces[-1][0] for pieces in samples if pieces]
+    at = now.timestamp()
+    return float(int(max(last))) if last and 0 <= at - max(last) < UNREAD else float(int(at))
+
+
+class _Grid:
+    """Steps of equal length from `start` (Unix time); pieces are spread over the steps that they lie in."""
+
+    def __init__(self, start: float, step: float, steps: int) -> None:
+        self.start, self.step, self.steps = start, step, steps
+        self._sums = [[0.0] * 4 for _ in range(steps)]
+
+    def add(self, pieces: Iterable[_Piece]) -> _Grid:
+        for at, seconds, *numbers in pieces:
+            self._add(at - seconds, at, numbers)
+        return self
+
+    def _add(self, begin: float, end: float, numbers: Sequence[int]) -> None:
+        first = max(0, int((begin - self.start) // self.step))
+        last = min(self.steps - 1, int((end - self.start) // self.step))
+        length = max(end - begin, 0.001)
+        for i in range(first, last + 1):
+            left = self.start + i * self.step
+            part = (min(end, left + self.step) - max(begin, left)) / length
+            if part > 0:
+                self._sums[i] = [known + part * more for known, more in zip(self._sums[i], numbers, strict=True)]
+
+    def rates(self, i: int) -> Rates:
+        dropped_packets, dropped_octets, passed_packets, passed_octets = (value / self.step for value in self._sums[i])
+        return Rates(8 * dropped_octets, 8 * passed_octets, dropped_packets, passed_packets)
+
+
+def _coarse(ids: list[int], readings: Collection[Reading], step: int, steps: int, now: datetime) -> Series:
+    end = int(now.timestamp())
+    start = end - step * steps
     rows = (
         Sample.objects.filter(mitigation_id__in=ids, at__gt=_moment(start), at__lt=_moment(end + 1))
         .annotate(number=_Step("at", start=start, step=step))
-        .values(*group, "number")
-        .annotate(
-            d_octets=Sum("dropped_octets"),
-            p_octets=Sum("passed_octets"),
-            d_packets=Sum("dropped_packets"),
-            p_packets=Sum("passed_packets"),
-        )
+        .values("number")
+        .annotate(**{f"sum_{name}": Sum(name) for name in _NUMBERS[1:]})
         .order_by()
     )
-    return {
-        (*(row[name] for name in group), row["number"]): Rates(
-            8 * row["d_octets"] / step, 8 * row["p_octets"] / step, row["d_packets"] / step, row["p_packets"] / step
-        )
-        for row in rows
-    }
+    grid = _Grid(start, step, steps)
+    for row in rows:
+        numbers = [row[f"sum_{name}"] for name in _NUMBERS[1:]]
+        middle = start + (row["number"] + 0.5) * step
+        grid.add([(middle, 0.0, *numbers)])
+    return _series(grid, _counted_steps(readings, start, step, steps), end)
 
 
-def _counted_steps(mitigations: Iterable[Mitigation], start: int, step: int, steps: int) -> set[int]:
+def _counted_steps(readings: Iterable[Reading], start: float, step: float, steps: int) -> set[int]:
     """Steps in which counters of at least one were read. A sample of zeros is left out: absence alone says nothing."""
     counted: set[int] = set()
-    for mitigation in mitigations:
-        since = mitigation.mitigation_start or mitigation.requested_at
-        if mitigation.counted_at is None:
-            continue
-        first = int((since.timestamp() - start) // step)
-        last = int((mitigation.counted_at.timestamp() - start - 0.001) // step)
+    for reading in readings:
+        first = int((reading.since.timestamp() - start) // step)
+        last = int((reading.until.timestamp() - start - 0.001) // step)
         counted.update(range(max(0, first), min(steps - 1, last) + 1))
     return counted
 

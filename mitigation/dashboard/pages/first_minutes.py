@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from django.conf import settings
 from django.urls import reverse
@@ -57,8 +59,12 @@ def _numbered(step: FirstStep, number: int, *, is_next: bool) -> FirstStep:
 
 def _domain_step(domain: Domain | None, client: Client | None) -> FirstStep:
     if domain is None or client is None:
-        words = "A domain says who may ask and for which prefixes; a client of it gets a certificate."
-        return FirstStep("Make a domain and a client", words)
+        return FirstStep(
+            "Make a domain and a client",
+            "A domain says who may ask and for which prefixes; a client of it gets a certificate.",
+            command="python manage.py domain add example.net --prefix 198.51.100.0/24\n"
+            "python manage.py client add gw.example.net --domain example.net --out DIRECTORY",
+        )
     prefixes = ", ".join(prefix.prefix for prefix in domain.prefixes.all()[:4]) or "nothing yet"
     words = f"{domain.name} may ask for {prefixes}; its client is {client.name}."
     return FirstStep(
@@ -72,4 +78,17 @@ def _domain_step(domain: Domain | None, client: Client | None) -> FirstStep:
 
 def _client_command(domain: Domain | None) -> str:
     prefix = next((p.prefix for p in domain.prefixes.all() if p.family == 4), "") if domain else ""
-    return f"python -m mitigation.client mitigate --target-prefix {prefix or '198.51.100.7/32'}"
+    network = ipaddress.ip_network(prefix or "198.51.100.0/24")
+    target = network[min(7, network.num_addresses - 1)]
+    files = settings.DOTS_HOME / "demo" / "client"
+    folder = _relative(files) if files.exists() else "DIRECTORY-OF-THE-CLIENT"
+    return (
+        f"python -m mitigation.client mitigate {target} \\\n"
+        f"  --server localhost:{settings.DOTS_SIGNAL_PORT} --lifetime 600 \\\n"
+        f"  --ca {folder}/ca.pem \\\n"
+        f"  --cert {folder}/cert.pem --key {folder}/key.pem"
+    )
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(settings.BASE_DIR)) if path.is_relative_to(settings.BASE_DIR) else str(path)

@@ -26,12 +26,12 @@ def build(now: datetime, query: Mapping[str, str], *, pk: int) -> Context:
     (row,) = rows.build([mitigation], now)
     range_ = charts.chosen(query)
     seconds, step = traffic.RANGES[range_]
-    series = traffic.by_mitigation([mitigation], seconds=seconds, step=step, now=now)[mitigation.pk]
+    series = traffic.total([row.reading] if row.reading else [], seconds=seconds, step=step, now=now)
     return {
         "row": row,
         "mitigation": mitigation,
         "chart": Chart("mitigation", series, range_, now, _marks(mitigation)),
-        "totals": _totals(row),
+        "totals": [total for total in _totals(row) if total.figure.unit] and _totals(row),
         "clock": _clock(row, now),
         "points": _points(mitigation, now),
         "events": timeline.build(mitigation, row.evidence, now),

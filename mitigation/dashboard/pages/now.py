@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from mitigation.dashboard import charts, formats, needs, rows, traffic
+from mitigation.dashboard import charts, evidence, formats, needs, rows, traffic
 from mitigation.dashboard.charts import Chart
 from mitigation.dashboard.formats import Figure
 from mitigation.dashboard.pages import first_minutes
@@ -21,6 +21,7 @@ SHOWN = 50
 # An ended mitigation keeps its place this long, in seconds: who acted on it sees what became of it.
 KEPT = 60
 LAST_ATTACKS = 5
+COMING = 4
 
 _UNDER_ATTACK = (int(Status.IN_PROGRESS), int(Status.MITIGATED), int(Status.EXCEEDED))
 
@@ -48,13 +49,15 @@ def build(now: datetime, query: Mapping[str, str]) -> Context:
         return {"layout": "first", "rows": [], "needs": needs.find(now), **first_minutes.context()}
     shown = _order(rows.build(list(_running(now)), now))
     range_ = charts.chosen(query)
-    recent = list(_counted_since(now - timedelta(seconds=traffic.RANGES[range_][0])))
-    chart = Chart("now", traffic.total(recent, **_range(range_), now=now), range_, now, _marks(shown))
+    seconds, step = traffic.RANGES[range_]
+    series = traffic.total(_readings(now - timedelta(seconds=seconds), now), seconds=seconds, step=step, now=now)
+    chart = Chart("now", series, range_, now, _marks(shown))
     last = _last_attacks(now)
     return {
         "layout": "running",
         "headline": _headline(shown, last, now),
         "needs": needs.find(now, {row.pk: row.rates for row in shown}),
+        "coming": _coming(shown),
         "chart": chart,
         "rows": shown,
         "running": sum(not row.is_over for row in shown),
@@ -71,13 +74,17 @@ def _running(now: datetime) -> list[Mitigation]:
     )
 
 
-def _counted_since(start: datetime) -> list[Mitigation]:
-    return list(Mitigation.objects.filter(counted_at__gt=start))
+def _readings(start: datetime, now: datetime) -> list[traffic.Reading]:
+    """Of all whose counters were read since `start`, ended ones too."""
+    read = list(Mitigation.objects.filter(Q(counted_at__gt=start) | Q(counted_at__isnull=False, ended_at=None)))
+    facts = evidence.gather(read)
+    return [found for m in read if (found := evidence.reading(m, facts[m.pk], now)) is not None]
 
 
-def _range(name: str) -> dict[str, int]:
-    seconds, step = traffic.RANGES[name]
-    return {"seconds": seconds, "step": step}
+def _coming(found: list[MitigationRow]) -> list[MitigationRow]:
+    """Those that end next."""
+    ending = [row for row in found if row.countdown.until and row.mitigation.is_live and not row.is_over]
+    return sorted(ending, key=lambda row: row.countdown.until or 0)[:COMING]
 
 
 def _order(found: list[MitigationRow]) -> list[MitigationRow]:
@@ -102,21 +109,27 @@ def _headline(found: list[MitigationRow], last: list[MitigationRow], now: dateti
     rates = sum((row.rates for row in attacked if row.rates), traffic.Rates())
     known = any(row.rates for row in attacked)
     seconds = max(60, int((now - since).total_seconds()) + 5)
-    over_time = traffic.total([r.mitigation for r in attacked], seconds=seconds, step=max(5, seconds // 720), now=now)
+    step = 10 if seconds < 3600 else traffic.SPREAD_BELOW
+    readings = [row.reading for row in attacked if row.reading]
+    over_time = traffic.total(readings, seconds=seconds + step, step=step, now=now)
     highest = max(over_time.peak.bits if over_time.peak else 0.0, rates.bits)
-    peak = highest if known or over_time.peak else None
+    since_ms = formats.milliseconds(since)
+    lasting = Fact("Lasting", Figure(formats.left((now - since).total_seconds())), since=since_ms)
+    if not known and over_time.peak is None:
+        words = "asked for help; no traffic is counted"
+        return Headline(True, f"Under attack since {formats.moment(since, now)}", _targets(attacked), words, (lasting,))
     return Headline(
         is_attack=True,
         said=f"Under attack since {formats.moment(since, now)}",
-        big=formats.bit_rate(peak),
-        words="peak" if peak is not None else "about the traffic",
+        big=formats.bit_rate(highest),
+        words="peak",
         facts=(
             Fact("Now", formats.bit_rate(rates.bits if known else None)),
             Fact("Packets", formats.packet_rate(rates.packets if known else None)),
             Fact("Dropped", formats.share(rates.dropped_bits, rates.bits) if rates.bits else _none(known), "dropped"),
             Fact("Allowed", formats.bit_rate(rates.passed_bits if known else None), "allowed"),
             Fact("Attacked", _targets(attacked)),
-            Fact("Lasting", Figure(formats.left((now - since).total_seconds())), since=formats.milliseconds(since)),
+            lasting,
         ),
     )
 

@@ -24,9 +24,9 @@ class SessionRow:
     session: Session
     state: states.State
     transport: str
-    heard: int
-    heard_text: str
     since: str
+    opened: int
+    lasting: str
     fingerprint: str
 
     @property
@@ -58,9 +58,9 @@ def _row(session: Session, now: datetime) -> SessionRow:
         session=session,
         state=states.of_session(session, now),
         transport=f"{session.version} {_TRANSPORTS.get(session.transport, session.transport)}",
-        heard=formats.milliseconds(session.last_heard_at),
-        heard_text=formats.ago((now - session.last_heard_at).total_seconds()),
         since=formats.moment(session.opened_at, now),
+        opened=formats.milliseconds(session.opened_at),
+        lasting=formats.left(((session.closed_at or now) - session.opened_at).total_seconds()),
         fingerprint=formats.fingerprint(session.credential.fingerprint),
     )
 
