@@ -72,8 +72,11 @@ class Result:
 class Product:
     """One running instance. `environment` adds to what its processes see."""
 
-    def __init__(self, home: Path, *, environment: dict[str, str] | None = None, demo: bool = False) -> None:
+    def __init__(
+        self, home: Path, *, environment: dict[str, str] | None = None, demo: bool = False, namespace: str = ""
+    ) -> None:
         self.home = home
+        self._inside = ["ip", "netns", "exec", namespace] if namespace else []
         ports = _free_ports(3)
         self.signal_port, self.web_port, self.data_port = ports
         self.environment = {
@@ -99,7 +102,7 @@ class Product:
     # -- running
 
     def start(self, *, within: float = 60.0) -> None:
-        command = [sys.executable, str(ROOT / "manage.py"), "up", *(["--demo"] if self._demo else [])]
+        command = [*self._inside, sys.executable, str(ROOT / "manage.py"), "up", *(["--demo"] if self._demo else [])]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -138,14 +141,21 @@ class Product:
 
     def manage(self, *arguments: str, check: bool = True) -> Result:
         """`manage.py ...` of this instance."""
-        return self._run([sys.executable, str(ROOT / "manage.py"), *arguments], check=check)
+        return self._run([*self._inside, sys.executable, str(ROOT / "manage.py"), *arguments], check=check)
 
     def client(
-        self, files: Files, verb: str, *arguments: str, transport: str = "udp", server: str = "localhost"
+        self,
+        files: Files,
+        verb: str,
+        *arguments: str,
+        transport: str = "udp",
+        server: str = "localhost",
+        namespace: str = "",
     ) -> Result:
-        """`python -m mitigation.client VERB ... --json`."""
-        command = [sys.executable, "-m", "mitigation.client", verb, *arguments, "--json"]
-        command += ["--server", f"{server}:{self.signal_port}", "--transport", transport]
+        """`python -m mitigation.client VERB ... --json`, in another namespace where one is named."""
+        command = ["ip", "netns", "exec", namespace] if namespace else []
+        command += [sys.executable, "-m", "mitigation.client", verb, *arguments, "--json"]
+        command += ["--server", f"{server}:{self.signal_port}", "--server-name", "localhost", "--transport", transport]
         command += ["--ca", str(files.ca), "--cert", str(files.cert), "--key", str(files.key)]
         return self._run(command, check=False)
 
@@ -189,11 +199,11 @@ class Product:
 
 
 @contextlib.contextmanager
-def running(*, environment: dict[str, str] | None = None, demo: bool = False) -> Iterator[Product]:
+def running(*, environment: dict[str, str] | None = None, demo: bool = False, namespace: str = "") -> Iterator[Product]:
     """An instance for as long as the block lasts; what it leaves behind is an error."""
     base = "/dev/shm" if Path("/dev/shm").is_dir() else None
     home = Path(tempfile.mkdtemp(prefix="dots-", dir=base))
-    product = Product(home, environment=environment, demo=demo)
+    product = Product(home, environment=environment, demo=demo, namespace=namespace)
     try:
         product.start()
         yield product
