@@ -92,6 +92,7 @@ class Product:
         }
         self.lines: list[str] = []
         self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
         self._demo = demo
 
     @property
@@ -106,7 +107,8 @@ class Product:
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         until(lambda: self._ready() or self._ended(), within=within, what="the product being ready")
         if not self._ready():
             raise AssertionError("the product did not start:\n" + self.log())
@@ -120,6 +122,10 @@ class Product:
         began = time.monotonic()
         self._process.send_signal(signal.SIGINT)
         self._process.wait(timeout=20)
+        if self._listener is not None:
+            self._listener.join(timeout=5)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         return time.monotonic() - began
 
     def log(self) -> str:
