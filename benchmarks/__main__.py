@@ -51,12 +51,14 @@ def main() -> None:
     options = _options()
     build()
     cores = sorted(os.sched_getaffinity(0))
-    print(
-        f"{options.runs} runs of {options.seconds:g} s each, server on core {cores[0]}, generator on {cores[1:] or cores}"
-    )
-    with tempfile.TemporaryDirectory(dir=options.directory, prefix="dots-bench-") as home:
-        with ours(Path(home), cores[0]) as server, libcoap(server.files, cores[0]) as other:
-            results = measure(server, other, options)
+    rest = cores[1:] or cores
+    print(f"{options.runs} runs of {options.seconds:g} s each, server on core {cores[0]}, generator on {rest}")
+    with (
+        tempfile.TemporaryDirectory(dir=options.directory, prefix="dots-bench-") as home,
+        ours(Path(home), cores[0]) as server,
+        libcoap(server.files, cores[0]) as other,
+    ):
+        results = measure(server, other, options)
     if options.json:
         print(json.dumps(results, indent=2))
 
@@ -94,28 +96,19 @@ def measure(server: Server, other: Server | None, options: argparse.Namespace) -
     row("durable PUT refresh of 1,000, 100 sessions", server, "put", 100, (1000, 1000))
     row("durable PUT refresh of 1,000, 1 session", server, "put", 1, (1000, 1000))
     row("durable PUT new, 100 sessions", server, "put", 100, (100_000, 10_000_000))
-    results["resident memory, kB"] = {"before PUT": before, "after": server.resident_kb()}
-    print(
-        f"resident memory of the signal worker: {before / 1024:.0f} MB before the PUTs, {server.resident_kb() / 1024:.0f} MB after"
-    )
+    after = server.resident_kb()
+    results["resident memory, kB"] = {"before PUT": before, "after": after}
+    print(f"resident memory of the signal worker: {before / 1024:.0f} MB before the PUTs, {after / 1024:.0f} MB after")
     return results
 
 
 def load(server: Server, mode: str, sessions: int, seconds: float, mids: tuple[int, int]) -> dict[str, Any]:
-    command = [
-        str(LOAD),
-        mode,
-        "127.0.0.1",
-        str(server.port),
-        str(server.files / "cert.pem"),
-        str(server.files / "key.pem"),
-    ]
-    command += [str(sessions), str(seconds), CUID, str(mids[0]), str(mids[1])]
     cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[1:] or [0]))
+    command = ["taskset", "-c", cores, str(LOAD), mode, "127.0.0.1", str(server.port)]
+    command += [str(server.files / "cert.pem"), str(server.files / "key.pem"), str(sessions), str(seconds)]
+    command += [CUID, str(mids[0]), str(mids[1])]
     before = server.cpu_seconds()
-    done = subprocess.run(
-        ["taskset", "-c", cores, *command], capture_output=True, text=True, timeout=seconds + 120, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=False)
     if done.returncode:
         sys.exit(f"the generator failed: {done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
