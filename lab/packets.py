@@ -25,6 +25,7 @@ from typing import Any
 from lab.topology import ROUTER_MAC, UPLINK, Namespace
 
 TCP, UDP, ICMP, ICMPV6, IPV6_FRAGMENT = 6, 17, 1, 58, 44
+WITH_PORTS = (TCP, UDP, 33, 132)  # also DCCP and SCTP
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 _ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 _BUFFER = 64 << 20
@@ -157,6 +158,8 @@ def _transport(flow: Flow, origin: IPv4Address | IPv6Address, target: IPv4Addres
         pseudo = _pseudo(origin, target, ICMPV6, length) if flow.protocol == ICMPV6 else b""
         checksum = _checksum(pseudo + head + payload)
         return head[:2] + struct.pack("!H", checksum) + head[4:] + payload
+    if flow.protocol in WITH_PORTS:  # enough for filters, not for an endpoint
+        return struct.pack("!HH", flow.source_port, flow.destination_port) + payload
     return payload
 
 
@@ -267,7 +270,7 @@ def _read(packet: bytes) -> tuple[Any, ...]:
         if protocol == IPV6_FRAGMENT:
             protocol, start, offset = packet[40], 48, struct.unpack_from("!H", packet, 42)[0] >> 3
     ports: tuple[int | None, int | None] = (None, None)
-    if not offset and protocol in (TCP, UDP) and len(packet) >= start + 4:
+    if not offset and protocol in WITH_PORTS and len(packet) >= start + 4:
         ports = struct.unpack_from("!HH", packet, start)
     return packet[0] >> 4, protocol, source, destination, *ports, offset > 0
 
