@@ -209,26 +209,28 @@ def _checksum(data: bytes) -> int:
     return ~sum_ & 0xFFFF
 
 
-def _send_flow(flow: Flow, interface: str) -> Sent:
+def _send_flows(flows: list[Flow], interface: str) -> list[Sent]:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        return [_send_flow(flow, link, interface) for flow in flows]
+
+
+def _send_flow(flow: Flow, link: socket.socket, interface: str) -> Sent:
     family = ip_address(flow.destination).version
-    mac = bytes.fromhex(ROUTER_MAC.replace(":", ""))
-    address = (interface, _ETHERTYPE[family], 0, 0, mac)
+    address = (interface, _ETHERTYPE[family], 0, 0, bytes.fromhex(ROUTER_MAC.replace(":", "")))
     # Datagrams repeat after a while; fragments need an identification of their own to be put together rightly.
     distinct = flow.count if flow.fragment_size else min(flow.count, len(flow.sources))
     prepared = [packets(flow, flow.sources[n % len(flow.sources)], n + 1) for n in range(distinct)]
     counts = [0, 0, 0, 0]
     started = time.monotonic()
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as out:
-        out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
-        for number in range(flow.count):
-            if flow.rate and (ahead := number / flow.rate - (time.monotonic() - started)) > 0.001:
-                time.sleep(ahead)
-            for position, packet in enumerate(prepared[number % distinct]):
-                out.sendto(packet, address)
-                counts[0] += 1
-                counts[1] += len(packet)
-                counts[2] += position > 0
-                counts[3] += len(packet) if position > 0 else 0
+    for number in range(flow.count):
+        if flow.rate and (ahead := number / flow.rate - (time.monotonic() - started)) > 0.001:
+            time.sleep(ahead)
+        for position, packet in enumerate(prepared[number % distinct]):
+            link.sendto(packet, address)
+            is_later = position > 0
+            for at, amount in enumerate((1, len(packet), is_later, is_later * len(packet))):
+                counts[at] += amount
     return Sent(*counts)
 
 
@@ -279,7 +281,7 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["send", specification]:
             flows = [Flow(**{**one, "sources": tuple(one["sources"])}) for one in json.loads(specification)]
-            print(json.dumps([asdict(_send_flow(flow, UPLINK)) for flow in flows]))
+            print(json.dumps([asdict(sent) for sent in _send_flows(flows, UPLINK)]))
         case ["receive", interface]:
             print(json.dumps(_receive(interface)))
         case _:
