@@ -18,7 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
@@ -73,6 +73,7 @@ class Seen:
     source_port: int | None
     destination_port: int | None
     is_later_fragment: bool
+    tcp_flags: int | None
     packets: int = 0
 
 
@@ -236,14 +237,14 @@ def _send_flow(flow: Flow, link: socket.socket, interface: str) -> Sent:
 
 def _receive(interface: str) -> dict[str, Any]:
     counts: Counter[tuple[Any, ...]] = Counter()
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as link:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as link:
         link.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
-        link.bind((interface, 3))
+        link.bind((interface, 3))  # ETH_P_ALL; not before, or packets of other interfaces come in
         print("ready", flush=True)
         for packet in _until_closed(link):
             counts[_read(packet)] += 1
         lost = struct.unpack("II", link.getsockopt(263, 6, 8))[1]  # SOL_PACKET, PACKET_STATISTICS
-    names = ("family", "protocol", "source", "destination", "source_port", "destination_port", "is_later_fragment")
+    names = [one.name for one in fields(Seen) if one.name != "packets"]
     seen = [dict(zip(names, key, strict=True)) | {"packets": n} for key, n in counts.items()]
     return {"lost": lost, "seen": seen}
 
@@ -274,7 +275,8 @@ def _read(packet: bytes) -> tuple[Any, ...]:
     ports: tuple[int | None, int | None] = (None, None)
     if not offset and protocol in WITH_PORTS and len(packet) >= start + 4:
         ports = struct.unpack_from("!HH", packet, start)
-    return packet[0] >> 4, protocol, source, destination, *ports, offset > 0
+    flags = packet[start + 13] if not offset and protocol == TCP and len(packet) > start + 13 else None
+    return packet[0] >> 4, protocol, source, destination, *ports, offset > 0, flags
 
 
 def main(arguments: list[str]) -> None:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 DELETE_AT_ONCE = 250  # at worst 2.5 s from a set of 10,000: many transactions, none of them long
 FEW = 10
 EXPIRY_SECONDS = 0.02  # the kernel's clock ticks every 1 to 10 ms
+LONGEST_SECONDS = 45 * 86_400  # nft keeps timeouts in 32 bits of milliseconds
 REMAINS_SECONDS = 3600  # a counter can be read for an hour after its rule has expired, then the kernel forgets it
 
 
@@ -217,7 +218,7 @@ class NftTable:
         for one in add:
             key = one.rule.key
             for part in parts(one.rule.kind, one.rule.box):
-                seconds = one.expires_in_seconds
+                seconds = min(one.expires_in_seconds, LONGEST_SECONDS)
                 remains = f"{seconds + REMAINS_SECONDS}s" if self._renews_in_place else ""
                 scope = self.ruleset.scope_element(part.place, part.value, key, f"{seconds}s")
                 count = self.ruleset.count_element(part.value, key, epoch, remains)

@@ -28,7 +28,8 @@ class NftablesDriver(Driver):
     """Settings: `runtime_dir` for the lock file; `table`; `stateful` False where only one direction is seen.
 
     `meter_size` bounds the sources remembered for each limit; when it is full, new sources pass unlimited. `netns`
-    names another network namespace, for tests. The table is locked at first use and until `close`.
+    names another network namespace, for tests. The table is locked at first use and until `close`. Deadlines further
+    away than 45 days are brought nearer.
     """
 
     def __init__(

@@ -103,6 +103,13 @@ def test_the_kernel_ends_a_rule_at_its_deadline_and_keeps_its_count(lab, driver)
     assert Totals(driver).packets(rules) == 200
 
 
+def test_a_deadline_years_away_is_brought_near_enough_for_the_kernel(driver):
+    driver.apply(for_a_while(amplification(), 10**9), ())
+
+    days = 86_400
+    assert all(44 * days < one.expires_in_seconds <= 45 * days for one in driver.installed().values())
+
+
 @pytest.mark.rows("ENF-GEN-008")
 def test_removing_ends_it_and_the_last_count_is_still_told_once(lab, driver):
     rules = amplification()
@@ -461,6 +468,23 @@ def test_another_process_is_refused_as_well(lab, driver, tmp_path):
     ).stdout
 
     assert "already driven by process" in said
+
+
+def test_without_a_name_it_drives_the_namespace_it_runs_in(lab, driver, tmp_path):
+    program = (
+        "import sys; from mitigation.drivers.nftables import NftablesDriver\n"
+        "from mitigation.drivers.base import Desired; from mitigation.rules.canonical import Rule\n"
+        "driver = NftablesDriver(runtime_dir=sys.argv[1])\n"
+        "driver.apply([Desired(Rule.from_json(text), 600) for text in sys.argv[2:]], ())\n"
+        "print(*driver.installed(), sep='\\n')"
+    )
+    rules = amplification()
+
+    said = lab.router.run(sys.executable, "-c", program, str(tmp_path), *(json.dumps(rule.to_json()) for rule in rules))
+
+    assert set(said.splitlines()) == keys(rules)
+    assert driver.installed().keys() == keys(rules)
+    assert_dropping(lab)
 
 
 # Versions
