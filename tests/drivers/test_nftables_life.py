@@ -308,6 +308,25 @@ def test_an_element_deleted_by_hand_is_missed_and_comes_back(lab, driver, word):
     assert_dropping(lab)
 
 
+@pytest.mark.parametrize("word", ["scope", "count"])
+def test_a_rule_that_lost_one_of_its_two_parts_comes_back_in_one_epoch(lab, driver, word):
+    rules = discard(scope(HOST[4], protocols=(17,)))
+    totals = Totals(driver)
+    driver.apply(for_a_while(rules), ())
+    through(lab, to(HOST[4], count=10))
+    lab.router.run(
+        "nft", "delete", "element", "inet", "dots", _named(lab, f"{word}_discard_portless4"), f"{{ {HOST[4]} . 17 }}"
+    )
+    assert driver.installed() == {}
+
+    driver.apply(for_a_while(rules), ())
+    through(lab, to(HOST[4], count=10))
+
+    assert driver.installed().keys() == keys(rules)
+    assert totals.packets(rules) == 20
+    assert len({counter.epoch for counter in driver.counters()}) == 1
+
+
 @pytest.mark.parametrize(
     "damage",
     [
