@@ -99,7 +99,7 @@ class _Step(Func):
         self._offset, self._step = int(start) + 1, int(step)
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        seconds = "CAST(strftime('%%s', %(expressions)s) AS INTEGER)"
+        seconds = "CAST(strftime('%%%%s', %(expressions)s) AS INTEGER)"
         return self.as_sql(compiler, connection, template=f"(({seconds} - {self._offset}) / {self._step})", **context)
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
@@ -229,8 +229,7 @@ def _coarse(ids: list[int], readings: Collection[Reading], step: int, steps: int
     grid = _Grid(start, step, steps)
     for row in rows:
         numbers = [row[f"sum_{name}"] for name in _NUMBERS[1:]]
-        middle = start + (row["number"] + 0.5) * step
-        grid.add([(middle, 0.0, *numbers)])
+        grid.add([(start + (row["number"] + 1) * step, step, *numbers)])
     return _series(grid, _counted_steps(readings, start, step, steps), end)
 
 
