@@ -87,7 +87,7 @@ def _database(url: str) -> dict[str, object]:
                     "PRAGMA cache_size=-64000; PRAGMA foreign_keys=ON;"
                 ),
             },
-            "TEST": {"NAME": None},
+            "TEST": {"NAME": DOTS_HOME / "test.sqlite3"},  # a file: threads of a test share it
         }
     parts = urlsplit(url)
     if parts.scheme not in ("postgres", "postgresql"):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
 from queue import Full, Queue
 
-from django.db import transaction
+from django.db import connection, transaction
 
 log = logging.getLogger(__name__)
 
 # Publishing waits for the bus; a bus that is away must not hold up whoever has just committed. So one thread sends,
 # and what does not fit in its short queue is dropped: the workers' own look, once a second, finds the work.
-_outbox: Queue[Callable[[], object]] = Queue(maxsize=16)
-_started = threading.Lock()
+_outbox: Queue[Callable[[], object] | None] = Queue(maxsize=16)
+_starting = threading.Lock()
+_sender: list[threading.Thread] = []
 
 
 def reconcile_soon() -> None:
@@ -31,8 +34,11 @@ def _reconcile() -> None:
 
 
 def _send(job: Callable[[], object]) -> None:
-    if _started.acquire(blocking=False):
-        threading.Thread(target=_deliver, name="dispatch", daemon=True).start()
+    with _starting:
+        if not _sender:
+            _sender.append(threading.Thread(target=_deliver, name="dispatch", daemon=True))
+            _sender[0].start()
+            atexit.register(_end)
     try:
         _outbox.put_nowait(job)
     except Full:
@@ -40,13 +46,17 @@ def _send(job: Callable[[], object]) -> None:
 
 
 def _deliver() -> None:
-    from django.db import connection
-
-    while True:
-        job = _outbox.get()
+    while (job := _outbox.get()) is not None:
         try:
             job()
         except Exception as error:  # noqa: BLE001  see above: a lost hint is no loss
             log.debug("no task sent: %s", error)
         finally:
             connection.close()
+
+
+def _end() -> None:
+    """A short command sends what it has before it ends; a thread that is cut off at exit aborts a process."""
+    with contextlib.suppress(Full):
+        _outbox.put(None, timeout=1)
+    _sender[0].join(timeout=3)

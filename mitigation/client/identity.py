@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from mitigation.pki.certificates import public_key_info
 from mitigation.protocol.constants import MAXIMUM_MID
 from mitigation.protocol.cuid import cuid_of
-from mitigation.tls import CredentialFiles, Credentials
+from mitigation.tls import CredentialFiles, Credentials, Identity
 
 ROLLOVER = 3_221_225_471  # with no attack, mids begin anew here (RFC 9132, section 4.4.1.1)
 
@@ -29,7 +29,8 @@ class Files:
         return Credentials(CredentialFiles(ca=self.ca, certificate=self.certificate, key=self.key))
 
     def cuid(self) -> str:
-        return cuid_of(public_key_info(self.certificate.read_bytes()))
+        der = ssl.PEM_cert_to_DER_cert(self.certificate.read_text())
+        return cuid_of(Identity.from_certificate(der).subject_public_key_info())
 
 
 class Mids:

@@ -183,4 +183,5 @@ async def open_client(
         )
         yield DotsClient(context, remote, cuid=cuid, patience=patience)
     finally:
-        await context.shutdown()
+        if context.request_interfaces:  # without any, when nothing was reached, aiocoap waits for nothing and fails
+            await context.shutdown()

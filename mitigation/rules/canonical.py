@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
@@ -113,6 +114,16 @@ def format_key(kind: Kind, box: Box, digest: str) -> str:
     return " ".join(words + [digest] if digest else words)
 
 
+def is_key(word: str) -> bool:
+    """Whether `parse_key` takes it."""
+    try:
+        parse_key(word)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=65_536)  # every reading of the equipment meets the same keys again
 def parse_key(key: str) -> Key:
     """The inverse of `format_key`. Raises ValueError for anything else."""
     words = key.split(" ")

@@ -30,6 +30,7 @@ class Program:
     says_ready: bool = True  # writes to the descriptor named in DOTS_READY_FD
     keeps: frozenset[int] = frozenset()  # capabilities
     grace: float = 4.0
+    muted: tuple[str, ...] = ()  # lines with one of these say nothing to an operator
 
 
 class Child:
@@ -39,7 +40,7 @@ class Child:
         self.program = program
         self.ready = asyncio.Event()
         self.restarts = 0
-        self._stopping = False
+        self._told_to_stop = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -48,21 +49,22 @@ class Child:
 
     async def run(self) -> None:
         delay = FIRST_DELAY
-        while not self._stopping:
+        while not self._told_to_stop.is_set():
             began = time.monotonic()
             code = await self._live_once()
             self.ready.clear()
-            if self._stopping:
+            if self._told_to_stop.is_set():
                 return
             if time.monotonic() - began > STABLE:
                 delay = FIRST_DELAY
             self.restarts += 1
             say(self.program.name, f"ended with {_how(code)}; starts again in {delay:.1f} s")
-            await asyncio.sleep(delay)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told_to_stop.wait(), delay)
             delay = min(delay * 2, LONGEST_DELAY)
 
     async def stop(self) -> None:
-        self._stopping = True
+        self._told_to_stop.set()
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -94,7 +96,7 @@ class Child:
             )
         finally:
             os.close(writing)
-        if self._stopping:
+        if self._told_to_stop.is_set():
             self._process.terminate()
         told = asyncio.create_task(self._hear_ready(reading))
         printing = asyncio.create_task(self._print())
@@ -118,7 +120,9 @@ class Child:
         assert self._process is not None
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            say(self.program.name, line.decode(errors="replace").rstrip())
+            text = line.decode(errors="replace").rstrip()
+            if not any(word in text for word in self.program.muted):
+                say(self.program.name, text)
 
 
 def say(name: str, line: str) -> None:

@@ -81,9 +81,13 @@ async def _until_ready(child: Child) -> None:
     child.ready.set()
 
 
+# It is small and on purpose without snapshots; its way of saying so is not for operators.
+_BUS_CHATTER = ("overcommit", "signal-handler", "ready to exit", "User requested shutdown")
+
+
 def _bus() -> Program:
     settings.BUS_SOCKET.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Program("bus", bus.command(settings.DOTS_HOME), says_ready=False, grace=2.0)
+    return Program("bus", bus.command(settings.DOTS_HOME), says_ready=False, grace=2.0, muted=_BUS_CHATTER)
 
 
 def _programs() -> list[Program]:
@@ -121,7 +125,9 @@ def _numbers(bound: list[socket.socket]) -> str:
 
 
 def _celery() -> list[str]:
-    return [sys.executable, "-m", "celery", "-A", "dotsweb"]
+    # -W: it is told to be root on purpose where nftables needs it, and has no capability but that one.
+    quiet = "ignore:You're running the worker with superuser privileges"
+    return [sys.executable, "-W", quiet, "-m", "celery", "--quiet", "-A", "dotsweb"]
 
 
 def _worker(name: str, queue: str, *, threads: int) -> list[str]:

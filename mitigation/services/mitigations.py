@@ -102,9 +102,9 @@ class _Batch:
         )
         self._live = {
             (found.client_id, found.cuid, found.mid): found
-            for found in Mitigation.objects.live().filter(
-                client_id__in=client_ids, mid__in={request.mid for request in requests}
-            )
+            for found in Mitigation.objects.live()
+            .select_related("client")
+            .filter(client_id__in=client_ids, mid__in={request.mid for request in requests})
         }
         self._neighbours = _Neighbours(requests, self._domains)
         self._count: dict[int, int] = {}
@@ -161,13 +161,13 @@ class _Batch:
                 " another scope needs a new, higher mid"
             )
         if Status(mitigation.status) in (Status.TERMINATING, Status.WITHDRAWN):
-            record(mitigation, Happening.CLIENT_RENEWED, unit=self._unit, actor=_actor(mitigation.client_id))
+            record(mitigation, Happening.CLIENT_RENEWED, unit=self._unit, actor=_actor(mitigation.client))
             self._unit.rules_are_stale()
         lifetime = self._grant(self._domains[mitigation.domain_id], request.lifetime)
         _start_lifetime(mitigation, lifetime, self._now)
         if mitigation.pk is not None:
             self._unit.save(mitigation, "lifetime", "refreshed_at", "expires_at", "ends_at")
-        self._audit(mitigation.client_id, "refresh", mitigation, after={"lifetime": lifetime})
+        self._audit("refresh", mitigation, after={"lifetime": lifetime})
         return Granted(request.mid, lifetime, created=False)
 
     # ...new request
@@ -200,7 +200,7 @@ class _Batch:
         self._live[(client.pk, request.cuid, request.mid)] = mitigation
         self._neighbours.add(mitigation, request.scope)
         self._unit.rules_are_stale()
-        self._audit(client.pk, "submit", mitigation, after={"scope": mitigation.scope, "lifetime": lifetime})
+        self._audit("submit", mitigation, after={"scope": mitigation.scope, "lifetime": lifetime})
         return Granted(request.mid, lifetime, created=True, conflict=overlapped.with_others())
 
     def _row(self, client: Client, request: MitigationRequest, lifetime: int) -> Mitigation:
@@ -230,9 +230,7 @@ class _Batch:
         if other.pk is None:  # created and replaced within one batch: it never existed for anybody else
             self._new = [(row, scope) for row, scope in self._new if row is not other]
             return
-        record(
-            other, Happening.OVERRIDDEN, unit=self._unit, actor=_actor(other.client_id), reason=f"replaced by mid {by}"
-        )
+        record(other, Happening.OVERRIDDEN, unit=self._unit, actor=_actor(other.client), reason=f"replaced by mid {by}")
 
     def _check_quota(self, domain: Domain, *, replaced: int) -> None:
         if domain.pk not in self._count:
@@ -254,9 +252,9 @@ class _Batch:
             return INDEFINITE_LIFETIME if domain.grants_indefinite else domain.maximum_lifetime
         return min(asked, domain.maximum_lifetime)
 
-    def _audit(self, client_id: int, action: str, mitigation: Mitigation, *, after: object) -> None:
+    def _audit(self, action: str, mitigation: Mitigation, *, after: object) -> None:
         self._unit.audit(
-            door="signal", actor=_actor(client_id), action=action, subject=_subject(mitigation), after=after
+            door="signal", actor=_actor(mitigation.client), action=action, subject=_subject(mitigation), after=after
         )
 
     def write(self) -> None:
@@ -305,7 +303,7 @@ def _first_transition(mitigation: Mitigation) -> Transition:
         new=mitigation.status,
         happening="submitted",
         reason=mitigation.status_reason,
-        actor=_actor(mitigation.client_id),
+        actor=_actor(mitigation.client),
         at=mitigation.requested_at,
     )
 
@@ -366,7 +364,7 @@ class _Neighbours:
 def _touching(prefixes: set[Network], domain_ids: Iterable[int]) -> list[Target]:
     """Targets that contain one of the prefixes or lie inside one; both look-ups use the index."""
     found: dict[int, Target] = {}
-    live = Target.objects.select_related("mitigation").filter(mitigation__domain_id__in=list(domain_ids))
+    live = Target.objects.select_related("mitigation__client").filter(mitigation__domain_id__in=list(domain_ids))
     for family in (4, 6):
         asked = [prefix for prefix in prefixes if prefix.version == family]
         if not asked:
@@ -413,16 +411,18 @@ def withdraw_many(withdrawals: Sequence[Withdrawal], *, now: datetime) -> None:
     What does not exist, is foreign, or is ending already is left alone: DELETE answers 2.02 in every case.
     """
     with unit_of_work(now) as unit:
-        live = Mitigation.objects.live().filter(
-            client_id__in={one.client_id for one in withdrawals}, mid__in={one.mid for one in withdrawals}
+        live = (
+            Mitigation.objects.live()
+            .select_related("client")
+            .filter(client_id__in={one.client_id for one in withdrawals}, mid__in={one.mid for one in withdrawals})
         )
         found = {(row.client_id, row.cuid, row.mid): row for row in live}
         for one in withdrawals:
             mitigation = found.get((one.client_id, one.cuid, one.mid))
             if mitigation is None or mitigation.is_ending:
                 continue
-            record(mitigation, Happening.CLIENT_WITHDREW, unit=unit, actor=_actor(one.client_id))
-            unit.audit(door="signal", actor=_actor(one.client_id), action="withdraw", subject=_subject(mitigation))
+            record(mitigation, Happening.CLIENT_WITHDREW, unit=unit, actor=_actor(mitigation.client))
+            unit.audit(door="signal", actor=_actor(mitigation.client), action="withdraw", subject=_subject(mitigation))
 
 
 def stop(mitigation_id: int, *, actor: str, reason: str, now: datetime, door: str = "dashboard") -> None:
@@ -503,8 +503,8 @@ def _forget_proof(mitigation: Mitigation) -> set[str]:
     return {"installed_at", "hitting_at"}
 
 
-def _actor(client_id: int) -> str:
-    return f"client {client_id}"
+def _actor(client: Client) -> str:
+    return f"client {client.name}"
 
 
 def _subject(mitigation: Mitigation) -> str:

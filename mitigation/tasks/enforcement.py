@@ -9,24 +9,28 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from mitigation.drivers import get_driver
 from mitigation.drivers.base import Driver
+from mitigation.drivers.registry import get_driver
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint
 from mitigation.services import enforcement
 
 FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty: finds what others changed on the equipment
 
+# Not under DOTS_HOME: another instance with the same table must find the lock.
+LOCKS = Path("/run/dots")
+
 log = logging.getLogger(__name__)
 
 _SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
-    "nftables": lambda: {"table": settings.DOTS_NFT_TABLE, "runtime_directory": settings.DOTS_HOME / "run"},
+    "nftables": lambda: {"table": settings.DOTS_NFT_TABLE, "runtime_dir": LOCKS},
 }
 
 _working = threading.Lock()  # the task and the worker's own look share one driver

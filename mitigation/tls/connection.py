@@ -132,7 +132,9 @@ class DatagramConnection(Connection):
     HELD: ClassVar[int] = 4
     HELLO_GAP: ClassVar[float] = 0.5  # s
     HELLO_REPEATS: ClassVar[int] = 64
+    LONGEST_BACK_OFF: ClassVar[float] = 4.0  # s between flights of a client; the engine alone would double up to 60
     ALERT_PATIENCE: ClassVar[float] = 1.0  # s
+    QUIET: ClassVar[float] = 2.0  # s
 
     def __init__(
         self,
@@ -154,6 +156,7 @@ class DatagramConnection(Connection):
         self._mtu = credentials.datagram_mtu
         self._outgoing: list[bytes] = []
         self._hello_sequence = 0
+        self._plaintext_number = 0
         self._held: list[bytes] = []
         self._flight: list[bytes] = []  # what was sent last while half-open
         self._flight_at = now
@@ -161,6 +164,7 @@ class DatagramConnection(Connection):
         self._final: list[bytes] = []  # our last flight, while nothing proves that it arrived
         self._completed_at = now
         self._repeat = 0
+        self._quiet_until = 0.0
         self._suspicion: tuple[float, int] | None = None  # (when to believe it, plaintext alert)
         if not server:
             self._pump(None)
@@ -172,6 +176,8 @@ class DatagramConnection(Connection):
 
     def receive_datagram(self, data: bytes, *, now: float) -> None:
         self._now = now
+        if self.closed:
+            return
         if self.established and data[0] == APPLICATION_DATA and len(data) - 13 == data[11] << 8 | data[12]:
             self._pump(data)
             return
@@ -215,13 +221,23 @@ class DatagramConnection(Connection):
         if waiting and len(self._outgoing) >= 2 and len(self._outgoing[-2]) + len(self._outgoing[-1]) <= self._mtu:
             self._outgoing[-2:] = [self._outgoing[-2] + self._outgoing[-1]]
 
+    def pause_repeating(self, now: float) -> None:
+        """Somebody, perhaps the peer, says hello on the same path: hold our last flight back for a moment."""
+        self._quiet_until = now + self.QUIET
+
+    def stop_repeating(self) -> None:
+        """The peer begins anew on the same path: our last flight would only disturb that handshake."""
+        self._final = []
+
     def get_timer(self) -> float | None:
         """When `on_timer` must be called, on the clock of `now`; None while nothing is to be waited for."""
         if self.closed:
             return None
         if self.established:
-            return self._completed_at + self.REPEATS[self._repeat] if self._final else None
+            return max(self._completed_at + self.REPEATS[self._repeat], self._quiet_until) if self._final else None
         due = min(self.opened_at + self.HALF_OPEN_LIMIT, self._now + max(0.02, self._session.retransmission_due))
+        if not self._server:
+            due = min(due, self._flight_at + self.LONGEST_BACK_OFF)
         return min(due, self._suspicion[0]) if self._suspicion else due
 
     def on_timer(self, now: float) -> None:
@@ -238,6 +254,7 @@ class DatagramConnection(Connection):
             self._fail(CloseReason.ERROR, f"the peer sent a fatal alert: {alert}", alert)
         else:
             self._pump(None)
+            self._limit_back_off(now)
 
     # -- records ---------------------------------------------------------------------------------------------------
 
@@ -262,12 +279,20 @@ class DatagramConnection(Connection):
             self.dropped[refused] += 1
             self._suspect(record)
             return
-        sent_at, repeats_hello = self._flight_at, self._flight and is_client_hello(record)
-        self.progressed = self.progressed or not is_client_hello(record)
-        self._pump(record)
-        if repeats_hello and self._flight_at == sent_at:
+        flight, is_hello = self._flight, is_client_hello(record)
+        self.progressed = self.progressed or not is_hello
+        self._pump(self._renumbered(record))
+        if self._flight is not flight:
+            self._suspicion = None
+        elif is_hello and flight:
             self._repeat_flight()
         self._offer_held()
+
+    def _renumbered(self, record: bytes) -> bytes:
+        """The record with a number of ours: epoch 0 is not authenticated, so that one forged record with a high number
+        would move the engine's replay window past everything the peer has still to say."""
+        number, self._plaintext_number = self._plaintext_number, self._plaintext_number + 1
+        return record[:5] + number.to_bytes(6, "big") + record[11:]
 
     def _receive_early(self, record: bytes) -> None:
         """An encrypted record while half-open: the Finished, or something that overtook the messages before it."""
@@ -315,7 +340,6 @@ class DatagramConnection(Connection):
         flight = self._flush()
         if flight:
             self._flight, self._flight_at = flight, self._now
-            self._suspicion = None
         if code == Code.SUCCESS:
             self._handshake_done(flight)
             return False
@@ -386,9 +410,16 @@ class DatagramConnection(Connection):
             self._flight_at = self._now
             self._outgoing += self._flight
 
+    def _limit_back_off(self, now: float) -> None:
+        """A client under attack cannot wait a minute for its next try."""
+        waiting = not (self._server or self.established or self.closed)
+        if waiting and now >= self._flight_at + self.LONGEST_BACK_OFF - 0.001:
+            self._flight_at = now
+            self._outgoing += self._flight
+
     def _repeat_final_flight(self, now: float) -> None:
         """Byte for byte, on the schedule of the peer's timers, until its first data proves that it has it."""
-        if not self._final or now < self._completed_at + self.REPEATS[self._repeat] - 0.001:
+        if not self._final or now < max(self._completed_at + self.REPEATS[self._repeat], self._quiet_until) - 0.001:
             return
         while self._repeat < len(self.REPEATS) and now >= self._completed_at + self.REPEATS[self._repeat] - 0.001:
             self._repeat += 1

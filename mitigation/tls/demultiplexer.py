@@ -178,8 +178,11 @@ class Demultiplexer:
 
     def _receive_new_hello(self, hello: bytes, path: Path, random: bytes, now: float) -> None:
         proof, reply = verify_cookie(self.credentials, path.cookie_bytes(), hello)
+        live = self._live.get(path)
         if proof is None:
             self.statistics["hellos without cookie"] += 1
+            if live is not None:
+                live.connection.pause_repeating(now)
             if reply is not None and len(reply) <= len(hello):
                 self._listener.transmit(path, reply)
             return
@@ -191,6 +194,8 @@ class Demultiplexer:
             self.statistics["engine failures"] += 1
             log.error("no DTLS session can be made: %s", error)
             return
+        if live is not None:
+            live.connection.stop_repeating()
         association = Association(connection, path, random, now)
         self._half_open[path] = association
         self.statistics["handshakes begun"] += 1

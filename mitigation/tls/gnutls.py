@@ -50,6 +50,7 @@ int gnutls_certificate_set_x509_trust_mem(void *, const gnutls_datum_t *, int);
 int gnutls_certificate_set_x509_crl_mem(void *, const gnutls_datum_t *, int);
 void gnutls_session_set_verify_function(void *, int (*)(void *));
 void gnutls_certificate_server_set_request(void *, int);
+void gnutls_certificate_send_x509_rdn_sequence(void *, int);
 int gnutls_certificate_verify_peers(void *, gnutls_typed_vdata_st *, unsigned int, unsigned int *);
 const gnutls_datum_t *gnutls_certificate_get_peers(void *, unsigned int *);
 
@@ -97,6 +98,7 @@ class Init(IntFlag):
     DATAGRAM = 4
     NONBLOCK = 8
     NO_SIGNAL = 64
+    FORCE_CLIENT_CERT = 512
 
 
 class Code(IntEnum):
@@ -110,8 +112,10 @@ class Code(IntEnum):
     AGAIN = -28
     REHANDSHAKE = -37
     CERTIFICATE_ERROR = -43
+    NO_CERTIFICATE_FOUND = -49
     INTERRUPTED = -52
     PREMATURE_TERMINATION = -110
+    CERTIFICATE_REQUIRED = -112
     TIMEDOUT = -319
 
 
@@ -119,6 +123,7 @@ class Alert(IntEnum):
     """TLS alert descriptions (RFC 8446, section 6) that we send."""
 
     CLOSE_NOTIFY = 0
+    HANDSHAKE_FAILURE = 40
     BAD_CERTIFICATE = 42
     CERTIFICATE_REVOKED = 44
     CERTIFICATE_EXPIRED = 45

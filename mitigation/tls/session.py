@@ -85,7 +85,7 @@ class Session:
         self.pushed: list[bytes] = []
         self.refusal: Refusal | None = None
         made = ffi.new("void **")
-        role = Init.SERVER if server else Init.CLIENT
+        role = Init.SERVER if server else Init.CLIENT | Init.FORCE_CLIENT_CERT
         check(library().gnutls_init(made, role | Init.NONBLOCK | Init.NO_SIGNAL | (Init.DATAGRAM if datagram else 0)))
         self.pointer: Any = made[0]
         self._handle = ffi.new_handle(self)
@@ -127,6 +127,8 @@ class Session:
         """Push the alert that fits a failed call: what the verification found, or what libgnutls suggests."""
         if self.refusal is not None:
             self.alert(self.refusal.alert)
+        elif code == Code.NO_CERTIFICATE_FOUND:
+            self.alert(Alert.HANDSHAKE_FAILURE)  # RFC 5246, section 7.4.6
         elif code not in (Code.FATAL_ALERT_RECEIVED, Code.TIMEDOUT, Code.PREMATURE_TERMINATION):
             library().gnutls_alert_send_appropriate(self.pointer, code)
 
@@ -225,6 +227,8 @@ class Session:
 
     def _set_up_server(self) -> None:
         library().gnutls_certificate_server_set_request(self.pointer, CERT_REQUIRE)
+        # No list of CAs: a client of another CA then shows its certificate and hears why it is refused.
+        library().gnutls_certificate_send_x509_rdn_sequence(self.pointer, 1)
         key = self.credentials.ticket_key
         if key is not None:
             self._keep.append(key)
@@ -269,6 +273,8 @@ def failure(session: Session, code: int) -> tuple[str, str | None]:
     if code == Code.FATAL_ALERT_RECEIVED:
         alert = session.received_alert
         return f"the peer sent a fatal alert: {alert}", alert
+    if code in (Code.NO_CERTIFICATE_FOUND, Code.CERTIFICATE_REQUIRED):
+        return "the peer shows no certificate", None
     return error_name(code), None
 
 

@@ -69,7 +69,7 @@ def plain(value: Any) -> Any:
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Columns as wide as they need to be, titles from the keys."""
     titles = [key.replace("_", " ") for key in rows[0]]
-    cells = [[_cell(value) for value in row.values()] for row in rows]
+    cells = [[cell(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
     return [
         "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
@@ -77,11 +77,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {cell(item)}" for name, item in value.items()) or "-"
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "-"
+        return ", ".join(map(cell, value)) or "-"
     return str(value)

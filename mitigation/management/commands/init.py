@@ -23,7 +23,8 @@ class Command(BaseCommand):
         names = dict.fromkeys(["localhost", socket.gethostname(), socket.getfqdn()])
         usable = [name for name in names if name and len(name) < 254 and " " not in name]
         made = initialise(home, names=usable, addresses=["127.0.0.1", "::1"], now=now())
-        home.run.mkdir(mode=0o700, exist_ok=True)
+        for directory in (home.run, settings.STATIC_ROOT):
+            directory.mkdir(mode=0o700, exist_ok=True)
         call_command("migrate", interactive=False, verbosity=0)
         if options["verbosity"]:
             self.stdout.write(f"{home.root}: made {', '.join(made)}" if made else f"{home.root}: everything is there")

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from mitigation.management.commands._output import Verbs, actor, now
+from mitigation.management.commands._output import Verbs, actor, cell, now
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Status
 from mitigation.services import mitigations
@@ -48,6 +48,10 @@ class Command(Verbs):
         self.show_one(values, options, sentence=f"mitigation {options['id']} is stopped; its rules go within a second")
 
 
+def _status(number: int) -> str:
+    return Status(number).name.lower().replace("_", "-")
+
+
 def _row(one: Mitigation, when: datetime) -> dict[str, Any]:
     return {
         "id": one.pk,
@@ -55,7 +59,7 @@ def _row(one: Mitigation, when: datetime) -> dict[str, Any]:
         "client": one.client.name,
         "mid": one.mid,
         "target": one.scope.get("target-prefix", []),
-        "status": Status(one.status).name.lower().replace("_", "-"),
+        "status": _status(one.status),
         "remaining": one.remaining(when) if one.is_live else None,
         "dropped_packets": one.dropped_packets,
         "dropped_octets": one.dropped_octets,
@@ -89,8 +93,8 @@ def _details(one: Mitigation) -> dict[str, Any]:
             {
                 "at": step.at,
                 "happening": step.happening,
-                "old": step.old,
-                "new": step.new,
+                "old": _status(step.old) if step.old is not None else None,
+                "new": _status(step.new),
                 "actor": step.actor,
                 "reason": step.reason,
             }
@@ -105,7 +109,9 @@ def _lines(values: Mapping[str, Any]) -> list[str]:
         title = name.replace("_", " ")
         if isinstance(value, list) and value and isinstance(value[0], dict):
             lines.append(f"{title}:")
-            lines += ["    " + "  ".join(f"{part}" for part in row.values() if part not in ("", None)) for row in value]
+            lines += [
+                "    " + "  ".join(cell(part) for part in row.values() if part not in ("", None)) for row in value
+            ]
         else:
-            lines.append(f"{title}: {'-' if value in (None, '', []) else value}")
+            lines.append(f"{title}: {cell(value) or '-'}")
     return lines

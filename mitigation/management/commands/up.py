@@ -25,6 +25,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         call_command("init", verbosity=0)
+        if doctor.is_running():
+            raise CommandError(f"a server with DOTS_HOME={settings.DOTS_HOME} is running; set DOTS_HOME for another")
         findings = doctor.examine()
         for finding in findings:
             if finding.state != doctor.OK:
