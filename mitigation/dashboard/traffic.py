@@ -133,6 +133,15 @@ def present(readings: Collection[Reading], now: datetime) -> dict[int, Rates]:
     return rates
 
 
+def present_total(readings: Collection[Reading], now: datetime) -> Rates | None:
+    """The present rates of all together; None when nobody's counters are being read."""
+    until = max((reading.until for reading in readings), default=None)
+    if until is None or (now - until).total_seconds() >= WINDOW:
+        return None
+    samples = _merged([reading.pk for reading in readings], now - timedelta(seconds=8 * WINDOW), now)
+    return _Grid(_end(samples, until) - WINDOW, WINDOW, 1).add(samples).rates(0)
+
+
 def by_mitigation(readings: Collection[Reading], *, seconds: int, step: int, now: datetime) -> dict[int, Series]:
     """One series each, over the same time."""
     steps = seconds // step
