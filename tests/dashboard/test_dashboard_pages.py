@@ -414,5 +414,5 @@ def test_sessions_show_who_is_connected(browser_client: Client, now: datetime) -
 
     assert "2 connected" in said
     assert "1 lost" in said
-    assert "[2001:db8:10::2]:40113" in said
+    assert "DTLS 1.2 over UDP [2001:db8:10::2]:40113" in said
     assert "203.0.113.66" not in said
