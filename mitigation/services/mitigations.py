@@ -86,6 +86,10 @@ def submit_many(submissions: Sequence[Submission], *, now: datetime) -> list[Out
     return outcomes
 
 
+def _key(submission: Submission) -> tuple[int, str, int]:
+    return submission.client_id, submission.request.cuid, submission.request.mid
+
+
 class _Batch:
     """What a batch of PUTs needs to know, read with a handful of queries, and what it will write."""
 
@@ -106,7 +110,8 @@ class _Batch:
             .select_related("client")
             .filter(client_id__in=client_ids, mid__in={request.mid for request in requests})
         }
-        self._neighbours = _Neighbours(requests, self._domains)
+        unknown = [one.request for one in submissions if _key(one) not in self._live]  # a refresh overlaps nobody anew
+        self._neighbours = _Neighbours(unknown, self._domains)
         self._count: dict[int, int] = {}
         self._enforces = EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
         self._new: list[tuple[Mitigation, Scope]] = []

@@ -72,7 +72,7 @@ class Unit:
         for mitigation, fields in self._changed.items():
             by_fields.setdefault(frozenset(fields), []).append(mitigation)
         for names, mitigations in by_fields.items():
-            Mitigation.objects.bulk_update(mitigations, sorted(names))
+            _update(mitigations, sorted(names))
         self._changed.clear()
 
     def _mark_points(self) -> None:
@@ -115,3 +115,17 @@ def unit_of_work(now: datetime) -> Iterator[Unit]:
 def lockable() -> bool:
     """Whether SELECT FOR UPDATE means something here; SQLite takes the write lock at BEGIN instead."""
     return bool(connection.features.has_select_for_update)
+
+
+def _update(mitigations: list[Mitigation], names: list[str]) -> None:
+    """One prepared UPDATE with many rows: a tenth of what `bulk_update` costs, whose CASE grows with every row."""
+    quote = connection.ops.quote_name
+    fields = [field for field in Mitigation._meta.concrete_fields if field.name in names]
+    assignments = ", ".join(f"{quote(str(field.column))} = %s" for field in fields)
+    table, key = quote(Mitigation._meta.db_table), quote(str(Mitigation._meta.pk.column))
+    rows = [
+        [*(field.get_db_prep_save(getattr(mitigation, field.attname), connection) for field in fields), mitigation.pk]
+        for mitigation in mitigations
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany(f"UPDATE {table} SET {assignments} WHERE {key} = %s", rows)  # noqa: S608  names are ours
