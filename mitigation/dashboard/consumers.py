@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from contextlib import suppress
@@ -23,6 +24,8 @@ from mitigation.dashboard.painting import Snapshot, Watch, digest, find, painter
 UNAUTHENTICATED = 4401
 # Shortest time between two paints, in seconds; what happens meanwhile is folded into the next.
 PAINT_GAP = 0.25
+# A rendering that is slow rests longer, so that open pages never take more than a part of the process.
+RESTING, LONGEST_REST = 3.0, 4.0
 # How soon a logout or a locked account ends the feed, in seconds.
 RECHECK = 10.0
 LONGEST_ADDRESS = 2000
@@ -59,6 +62,12 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
             with suppress(asyncio.CancelledError):
                 await self._painting
 
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **_: Any) -> None:
+        try:
+            await self.receive_json(json.loads(text_data or ""))
+        except ValueError:
+            return
+
     async def receive_json(self, content: Any, **_: Any) -> None:
         address = content.get("watch") if isinstance(content, dict) else None
         if self._painting is None or not isinstance(address, str) or len(address) > LONGEST_ADDRESS:
@@ -87,7 +96,8 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
             except Exception:
                 # Not even a tick goes out: the page then says itself that it is no longer live.
                 log.exception("a live update could not be rendered")
-            await asyncio.sleep(max(0.0, PAINT_GAP - (time.monotonic() - started)))
+            took = time.monotonic() - started
+            await asyncio.sleep(min(max(PAINT_GAP - took, RESTING * took), LONGEST_REST))
 
     async def _news_since_last(self) -> dict[str, Any]:
         watch = self._watch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Count, Max, Min, Q, Sum
 
@@ -97,6 +97,18 @@ def reading(mitigation: Mitigation, evidence: Evidence, now: datetime) -> Readin
     alive = any(point.counts and point.is_up and _is_recent(point.seen_at, now) for point in evidence.points)
     until = now if alive and mitigation.ended_at is None else mitigation.counted_at
     return Reading(mitigation.pk, min(since, mitigation.counted_at), until)
+
+
+def readings_since(start: datetime, now: datetime) -> list[Reading]:
+    """Of all mitigations whose counters were read since `start`, ended ones too; any live point vouches for all."""
+    points = EnforcementPoint.objects.filter(enabled=True, counts=True).exclude(health=EnforcementPoint.Health.DOWN)
+    alive = points.filter(health_at__gt=now - timedelta(seconds=ALIVE)).exists()
+    read = Mitigation.objects.filter(Q(counted_at__gt=start) | Q(counted_at__isnull=False, ended_at=None))
+    times = read.values_list("pk", "installed_at", "mitigation_start", "requested_at", "counted_at", "ended_at")
+    return [
+        Reading(pk, min(installed or begun or asked, counted), now if alive and ended is None else counted)
+        for pk, installed, begun, asked, counted, ended in times
+    ]
 
 
 def _is_recent(at: datetime | None, now: datetime) -> bool:

@@ -64,7 +64,10 @@ def find(now: datetime, rates: Mapping[int, Rates | None] | None = None) -> Need
 
 
 def _mitigations(now: datetime, rates: Mapping[int, Rates | None]) -> Iterable[Need]:
-    unproved = Q(status=int(Status.EXCEEDED)) | Q(installed_at=None) | ~Q(problem="")
+    # In a dry run nothing is ever installed, and only what was not even rendered is worth a look.
+    unproved = Q(rendered_at=None) | Q(approved_at=None)
+    if evidence.may_enforce():
+        unproved |= Q(status=int(Status.EXCEEDED)) | Q(installed_at=None) | ~Q(problem="")
     found = list(
         Mitigation.objects.live().filter(unproved).select_related("domain").order_by("requested_at")[:LOOKED_AT]
     )

@@ -38,8 +38,8 @@ def of_mitigation(mitigation: Mitigation, evidence: Evidence, now: datetime) -> 
     if mitigation.ended_at is not None or status in (Status.WITHDRAWN, Status.TERMINATED):
         if any(point.installed for point in evidence.points):
             return State("Ending", "ending", detail="Its rules are being removed.", rank=8)
-        told = "" if mitigation.ended_at else "Withdrawn by the server; its client is being told."
-        return State("Ended", "ended", detail=mitigation.status_reason or told, rank=9)
+        by = "Withdrawn by the server" if status is Status.WITHDRAWN else ""
+        return State("Ended", "ended", detail=": ".join(filter(None, (by, mitigation.status_reason))), rank=9)
     match status:
         case Status.SIGNAL_LOSS:
             return State("Approved", "approved", detail="Standby: it starts when the session is lost.", rank=7)

@@ -99,7 +99,7 @@ class _Step(Func):
         self._offset, self._step = int(start) + 1, int(step)
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        seconds = "CAST(strftime('%%s', %(expressions)s) AS INTEGER)"
+        seconds = "CAST(strftime('%%%%s', %(expressions)s) AS INTEGER)"
         return self.as_sql(compiler, connection, template=f"(({seconds} - {self._offset}) / {self._step})", **context)
 
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
@@ -131,6 +131,15 @@ def present(readings: Collection[Reading], now: datetime) -> dict[int, Rates]:
         end = _end(samples[pk], reading.until)
         rates[pk] = _Grid(end - WINDOW, WINDOW, 1).add(samples[pk]).rates(0)
     return rates
+
+
+def present_total(readings: Collection[Reading], now: datetime) -> Rates | None:
+    """The present rates of all together; None when nobody's counters are being read."""
+    until = max((reading.until for reading in readings), default=None)
+    if until is None or (now - until).total_seconds() >= WINDOW:
+        return None
+    samples = _merged([reading.pk for reading in readings], now - timedelta(seconds=8 * WINDOW), now)
+    return _Grid(_end(samples, until) - WINDOW, WINDOW, 1).add(samples).rates(0)
 
 
 def by_mitigation(readings: Collection[Reading], *, seconds: int, step: int, now: datetime) -> dict[int, Series]:
@@ -229,8 +238,7 @@ def _coarse(ids: list[int], readings: Collection[Reading], step: int, steps: int
     grid = _Grid(start, step, steps)
     for row in rows:
         numbers = [row[f"sum_{name}"] for name in _NUMBERS[1:]]
-        middle = start + (row["number"] + 0.5) * step
-        grid.add([(middle, 0.0, *numbers)])
+        grid.add([(start + (row["number"] + 1) * step, step, *numbers)])
     return _series(grid, _counted_steps(readings, start, step, steps), end)
 
 

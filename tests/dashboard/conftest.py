@@ -13,7 +13,8 @@ import pytest
 import uvicorn
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test import Client
 from django.utils import timezone
@@ -54,13 +55,25 @@ class Served:
 
 
 @pytest.fixture
-def served(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def read_beside_writers(transactional_db: None) -> Iterator[None]:
+    """Threads share the test's database in memory, where a reader would otherwise lock a table against the writer."""
+    connection_created.connect(_read_uncommitted)
+    _read_uncommitted(connection)
+    yield
+    connection_created.disconnect(_read_uncommitted)
+
+
+def _read_uncommitted(connection: BaseDatabaseWrapper, **_: object) -> None:
+    if connection.vendor == "sqlite":
+        connection.ensure_connection()
+        with closing(connection.connection.cursor()) as cursor:
+            cursor.execute("PRAGMA read_uncommitted = 1")
+
+
+@pytest.fixture
+def served(read_beside_writers: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     # Playwright's synchronous interface runs a loop in this thread, which Django would take for our own.
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-    connection_created.connect(_read_beside_writers)
-    connection.close()
-    with connection.cursor() as cursor:
-        cursor.execute("PRAGMA read_uncommitted = 1")
     server = uvicorn.Server(
         uvicorn.Config("dotsweb.asgi:application", port=0, lifespan="off", log_level="warning", ws="websockets-sansio")
     )
@@ -74,14 +87,4 @@ def served(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield Served(f"http://127.0.0.1:{port}", loop)
     server.should_exit = True
     thread.join(timeout=10)
-    connection_created.disconnect(_read_beside_writers)
-
-
-def _read_beside_writers(connection: object, **_: object) -> None:
-    """Threads share the test's database in memory, where a reader would otherwise lock a table against the writer."""
-    if connection.vendor == "sqlite":  # type: ignore[attr-defined]
-        with closing(connection.connection.cursor()) as cursor:  # type: ignore[attr-defined]
-            cursor.execute("PRAGMA read_uncommitted = 1")
-
-
-__all__ = ["connections"]
+    loop.close()

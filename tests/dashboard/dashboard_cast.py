@@ -63,7 +63,7 @@ def session(of: Client, by: Credential, peer: str, *, now: datetime, transport: 
         worker="host:1",
         transport=transport,
         peer=peer,
-        version="DTLS 1.2" if transport == "udp" else "TLS 1.3",
+        version="DTLS1.2" if transport == "udp" else "TLS1.3",
         cipher="ECDHE-ECDSA-AES-128-GCM" if transport == "udp" else "AES-128-GCM",
         resumed=False,
         opened_at=values.pop("opened_at", opened),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -111,6 +111,9 @@ def _clock(row: MitigationRow, now: datetime) -> Clock:
     mitigation = row.mitigation
     if mitigation.ended_at is not None:
         return Clock(row.countdown, "ended", mitigation.status_reason)
+    if mitigation.status == Status.WITHDRAWN and mitigation.ends_at is not None:
+        until = f"until {formats.moment(mitigation.ends_at, now)} its client is told"
+        return Clock(replace(row.countdown, is_soon=False), until, "The server withdrew it: its rules leave at once.")
     if mitigation.ends_at is not None:
         at = formats.moment(mitigation.ends_at, now)
         return Clock(row.countdown, f"until its rules leave, {at}", "The client may ask for it again until then.")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Q
+from django.db.models import Case, IntegerField, Min, Q, QuerySet, When
+from django.db.models.functions import Coalesce
 
 from mitigation.dashboard import charts, evidence, formats, needs, rows, traffic
 from mitigation.dashboard.charts import Chart
@@ -14,7 +15,7 @@ from mitigation.dashboard.formats import Figure
 from mitigation.dashboard.pages import first_minutes
 from mitigation.dashboard.pages.base import Context, Page, Rows
 from mitigation.dashboard.rows import MitigationRow
-from mitigation.models import EnforcementPoint, Mitigation, Session
+from mitigation.models import EnforcementPoint, Mitigation, Session, Target
 from mitigation.protocol.status import Status
 
 SHOWN = 50
@@ -47,15 +48,15 @@ class Headline:
 def build(now: datetime, query: Mapping[str, str]) -> Context:
     if not Mitigation.objects.exists():
         return {"layout": "first", "rows": [], "needs": needs.find(now), **first_minutes.context()}
-    shown = _order(rows.build(list(_running(now)), now))
+    shown = _order(rows.build(_running(now), now))
     range_ = charts.chosen(query)
     seconds, step = traffic.RANGES[range_]
-    series = traffic.total(_readings(now - timedelta(seconds=seconds), now), seconds=seconds, step=step, now=now)
-    chart = Chart("now", series, range_, now, _marks(shown))
+    readings = evidence.readings_since(now - timedelta(seconds=seconds), now)
+    chart = Chart("now", traffic.total(readings, seconds=seconds, step=step, now=now), range_, now, _marks(now))
     last = _last_attacks(now)
     return {
         "layout": "running",
-        "headline": _headline(shown, last, now),
+        "headline": _headline(last, now),
         "needs": needs.find(now, {row.pk: row.rates for row in shown}),
         "coming": _coming(shown),
         "chart": chart,
@@ -67,18 +68,28 @@ def build(now: datetime, query: Mapping[str, str]) -> Context:
 
 
 def _running(now: datetime) -> list[Mitigation]:
+    urgency = Case(
+        When(ended_at__isnull=False, then=9),
+        When(~Q(problem="") | Q(status=int(Status.EXCEEDED)), then=0),
+        When(hitting_at__isnull=False, then=1),
+        default=2,
+        output_field=IntegerField(),
+    )
     return list(
         Mitigation.objects.filter(Q(ended_at=None) | Q(ended_at__gt=now - timedelta(seconds=KEPT)))
         .select_related("client", "domain")
-        .order_by("ended_at", "-requested_at")[:SHOWN]
+        .alias(urgency=urgency)
+        .order_by("urgency", "-requested_at")[:SHOWN]
     )
 
 
-def _readings(start: datetime, now: datetime) -> list[traffic.Reading]:
-    """Of all whose counters were read since `start`, ended ones too."""
-    read = list(Mitigation.objects.filter(Q(counted_at__gt=start) | Q(counted_at__isnull=False, ended_at=None)))
-    facts = evidence.gather(read)
-    return [found for m in read if (found := evidence.reading(m, facts[m.pk], now)) is not None]
+def _attacked() -> QuerySet[Mitigation]:
+    """What clients say is under attack: active, and neither ending nor said to be over."""
+    return Mitigation.objects.live().filter(status__in=_UNDER_ATTACK)
+
+
+def _attacked_since() -> datetime | None:
+    return _attacked().aggregate(since=Min(Coalesce("mitigation_start", "requested_at")))["since"]
 
 
 def _coming(found: list[MitigationRow]) -> list[MitigationRow]:
@@ -92,54 +103,51 @@ def _order(found: list[MitigationRow]) -> list[MitigationRow]:
     return sorted(found, key=lambda row: (row.state.rank, -row.mitigation.requested_at.timestamp(), row.pk))
 
 
-def _marks(found: list[MitigationRow]) -> tuple[tuple[int, str], ...]:
-    attacked = [_start(row.mitigation) for row in found if row.mitigation.status in _UNDER_ATTACK]
-    return ((int(min(attacked).timestamp()), "first request"),) if attacked else ()
+def _marks(now: datetime) -> tuple[tuple[int, str], ...]:
+    since = _attacked_since()
+    return ((int(since.timestamp()), "first request"),) if since else ()
 
 
-def _start(mitigation: Mitigation) -> datetime:
-    return mitigation.mitigation_start or mitigation.requested_at
-
-
-def _headline(found: list[MitigationRow], last: list[MitigationRow], now: datetime) -> Headline:
-    attacked = [row for row in found if row.mitigation.is_live and row.mitigation.status in _UNDER_ATTACK]
-    if not attacked:
+def _headline(last: list[MitigationRow], now: datetime) -> Headline:
+    since = _attacked_since()
+    if since is None:
         return _quiet(last, now)
-    since = min(_start(row.mitigation) for row in attacked)
-    rates = sum((row.rates for row in attacked if row.rates), traffic.Rates())
-    known = any(row.rates for row in attacked)
+    said = f"Under attack since {formats.moment(since, now)}"
+    lasting = Figure(formats.left((now - since).total_seconds()))
+    lasts = Fact("Lasting", lasting, since=formats.milliseconds(since))
+    readings = evidence.readings_since(since, now)
+    rates = traffic.present_total(readings, now)
+    peak = max(filter(None, (_peak(readings, since, now), rates.bits if rates else None)), default=None)
+    if peak is None:
+        return Headline(True, said, _targets(), "asked for help; no traffic is counted", (lasts,))
+    facts = (
+        Fact("Now", formats.bit_rate(rates.bits if rates else None)),
+        Fact("Packets", formats.packet_rate(rates.packets if rates else None)),
+        Fact("Dropped", _share(rates), "dropped"),
+        Fact("Allowed", formats.bit_rate(rates.passed_bits if rates else None), "allowed"),
+        Fact("Attacked", _targets()),
+        lasts,
+    )
+    return Headline(True, said, formats.bit_rate(peak), "peak", facts)
+
+
+def _peak(readings: list[traffic.Reading], since: datetime, now: datetime) -> float | None:
+    """Means of ten seconds, of minutes when it lasts for hours."""
     seconds = max(60, int((now - since).total_seconds()) + 5)
     step = 10 if seconds < 3600 else traffic.SPREAD_BELOW
-    readings = [row.reading for row in attacked if row.reading]
-    over_time = traffic.total(readings, seconds=seconds + step, step=step, now=now)
-    highest = max(over_time.peak.bits if over_time.peak else 0.0, rates.bits)
-    since_ms = formats.milliseconds(since)
-    lasting = Fact("Lasting", Figure(formats.left((now - since).total_seconds())), since=since_ms)
-    if not known and over_time.peak is None:
-        words = "asked for help; no traffic is counted"
-        return Headline(True, f"Under attack since {formats.moment(since, now)}", _targets(attacked), words, (lasting,))
-    return Headline(
-        is_attack=True,
-        said=f"Under attack since {formats.moment(since, now)}",
-        big=formats.bit_rate(highest),
-        words="peak",
-        facts=(
-            Fact("Now", formats.bit_rate(rates.bits if known else None)),
-            Fact("Packets", formats.packet_rate(rates.packets if known else None)),
-            Fact("Dropped", formats.share(rates.dropped_bits, rates.bits) if rates.bits else _none(known), "dropped"),
-            Fact("Allowed", formats.bit_rate(rates.passed_bits if known else None), "allowed"),
-            Fact("Attacked", _targets(attacked)),
-            lasting,
-        ),
-    )
+    highest = traffic.total(readings, seconds=seconds + step, step=step, now=now).peak
+    return highest.bits if highest else None
 
 
-def _none(known: bool) -> Figure:
-    return Figure("0", "%") if known else Figure(formats.NO_DATA)
+def _share(rates: traffic.Rates | None) -> Figure:
+    if rates is None:
+        return Figure(formats.NO_DATA)
+    return formats.share(rates.dropped_bits, rates.bits) if rates.bits else Figure("0", "%")
 
 
-def _targets(attacked: list[MitigationRow]) -> Figure:
-    number = sum(1 + row.more_targets for row in attacked)
+def _targets() -> Figure:
+    """Prefixes; a request by name alone counts as one."""
+    number = Target.objects.filter(mitigation__in=_attacked()).count() + _attacked().filter(targets=None).count()
     return Figure(formats.count(number), "target" if number == 1 else "targets")
 
 

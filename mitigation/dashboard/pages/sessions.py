@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Q
+from django.db.models import F, Q
 
 from mitigation.dashboard import formats, states
 from mitigation.dashboard.pages.base import Context, Page, Rows
@@ -16,6 +17,7 @@ from mitigation.models import Session
 KEPT = timedelta(minutes=10)
 SHOWN = 200
 
+_VERSION = re.compile(r"(?<=TLS)(?=\d)")  # "DTLS1.2" is said "DTLS 1.2"
 _TRANSPORTS = {"udp": "over UDP", "tcp": "over TCP"}
 
 
@@ -41,7 +43,10 @@ class SessionRow:
 def build(now: datetime, query: Mapping[str, str]) -> Context:
     recent = Q(closed_at=None) | Q(closed_at__gt=now - KEPT)
     sessions = Session.objects.filter(recent).select_related("client__domain", "credential")
-    found = [_row(session, now) for session in sessions.order_by("closed_at", "-opened_at", "-pk")[:SHOWN]]
+    found = [
+        _row(session, now)
+        for session in sessions.order_by(F("closed_at").desc(nulls_first=True), "-opened_at", "-pk")[:SHOWN]
+    ]
     found.sort(key=lambda row: row.state.rank)
     words = [row.state.word for row in found]
     return {
@@ -57,7 +62,7 @@ def _row(session: Session, now: datetime) -> SessionRow:
     return SessionRow(
         session=session,
         state=states.of_session(session, now),
-        transport=f"{session.version} {_TRANSPORTS.get(session.transport, session.transport)}",
+        transport=f"{_VERSION.sub(' ', session.version)} {_TRANSPORTS.get(session.transport, session.transport)}",
         since=formats.moment(session.opened_at, now),
         opened=formats.milliseconds(session.opened_at),
         lasting=formats.left(((session.closed_at or now) - session.opened_at).total_seconds()),
