@@ -127,10 +127,11 @@ class DatagramInterface(interfaces.MessageInterface):  # type: ignore[misc]
         else:
             self.message_layer.dispatch_message(message)
 
-    def ended(self, remote: DatagramRemote, reason: CloseReason) -> None:
+    def ended(self, remote: DatagramRemote, ending: str) -> None:
         """Tell the layers above that nothing will come of this session any more."""
         remote.is_open = False
-        self.message_layer.dispatch_error(error.RemoteServerShutdown(f"the session ended: {reason}"), remote)
+        remote.ending = ending
+        self.message_layer.dispatch_error(error.RemoteServerShutdown(f"the session ended: {ending}"), remote)
 
 
 class _Timer:
@@ -222,7 +223,7 @@ class DatagramListener:
         if remote is None:
             return
         log.info("%r is closed: %s (%s)", remote, reason, detail)
-        self.interface.ended(remote, reason)
+        self.interface.ended(remote, detail)
         self._callbacks.closed(remote, reason)
 
     # -- what the loop tells ---------------------------------------------------------------------------------------
@@ -322,7 +323,7 @@ class DatagramClient:
         if self in self.interface.owners:
             self.connection.close()
             self._transmit()
-            self._finish(reason)
+            self._finish(reason, "ended by this end")
 
     def _on_readable(self) -> None:
         for _ in range(BATCH):
@@ -380,19 +381,19 @@ class DatagramClient:
         self._transmit()
         if not self._opening.done():
             self._opening.set_exception(refusal(event))
-        self._finish(event.reason)
+        self._finish(event.reason, str(refusal(event)) if event.alert else event.detail)
 
-    def _finish(self, reason: CloseReason) -> None:
+    def _finish(self, reason: CloseReason, ending: str) -> None:
         self.interface.owners.discard(self)
         self._timer.set(None)
         self._loop.remove_reader(self.sock.fileno())
         self.sock.close()
         if not self._opening.done():
-            self._opening.set_exception(NoConnection(f"the connection was closed: {reason}"))
+            self._opening.set_exception(NoConnection(f"the connection was closed: {ending}"))
             self._opening.exception()
         if self._remote is not None:
             remote, self._remote = self._remote, None
-            self.interface.ended(remote, reason)
+            self.interface.ended(remote, ending)
             self._callbacks.closed(remote, reason)
 
     def _transmit(self) -> None:

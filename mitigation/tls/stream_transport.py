@@ -292,10 +292,11 @@ class TlsProtocol(asyncio.Protocol):
         if self.remote is not None:
             remote = self.remote
             remote.is_open = False
+            remote.ending = detail
             log.info("%r is closed: %s (%s)", remote, reason, detail)
             self.interface.statistics[f"sessions closed: {reason}"] += 1
             self.interface.token_layer.dispatch_error(
-                error.RemoteServerShutdown(f"the session ended: {reason}"), remote
+                error.RemoteServerShutdown(f"the session ended: {detail}"), remote
             )
             self.callbacks.closed(remote, reason)
         self.on_finished(reason)
