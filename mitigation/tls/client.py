@@ -8,15 +8,15 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from mitigation.tls.callbacks import Callbacks
-from mitigation.tls.connection import StreamConnection
 from mitigation.tls.credentials import Credentials
-from mitigation.tls.datagram_transport import DatagramClient
+from mitigation.tls.datagram_client import DatagramClient
 from mitigation.tls.errors import EngineError, NoConnection
 from mitigation.tls.events import CloseReason
 from mitigation.tls.remotes import PORT, Remote
 from mitigation.tls.server import datagram_interface, stream_interface
 from mitigation.tls.sockets import try_fast_open
-from mitigation.tls.stream_transport import TlsClientProtocol
+from mitigation.tls.stream_connection import StreamConnection
+from mitigation.tls.stream_protocol import TlsClientProtocol
 
 Transport = Literal["udp", "tcp"]
 

@@ -127,6 +127,8 @@ class MessageLayer(interfaces.TokenInterface, interfaces.MessageManager):  # typ
         state.backlog.clear()
         state.owed.clear()
         state.told.clear()
+        for entry in list(state.received.values()):
+            entry.forget()
         self.token_layer.dispatch_error(exception, remote)
 
     def _receive_request(self, message: Any, state: PeerState) -> None:

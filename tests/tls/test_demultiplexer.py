@@ -9,7 +9,7 @@ from tls_harness import Clock, virtual_time
 from tls_records import authentic, kinds, plaintext
 
 from mitigation.tls import Alert, CloseReason, Credentials, Identity
-from mitigation.tls.connection import DatagramConnection
+from mitigation.tls.datagram_connection import DatagramConnection
 from mitigation.tls.demultiplexer import Association, Demultiplexer, Path
 from mitigation.tls.events import Closed, HandshakeCompleted
 

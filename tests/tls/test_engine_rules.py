@@ -10,10 +10,11 @@ from tls_harness import Clock, Wire, closed_reasons
 from tls_records import authentic, authentic_tls12, hello_extensions, kinds, message, plaintext
 
 from mitigation.tls import CloseReason, Credentials, NotOpen, TooLarge
-from mitigation.tls.connection import DatagramConnection, StreamConnection
+from mitigation.tls.datagram_connection import DatagramConnection
 from mitigation.tls.events import Closed, HandshakeCompleted, PlaintextReceived
 from mitigation.tls.gnutls import Alert
 from mitigation.tls.records import split
+from mitigation.tls.stream_connection import StreamConnection
 
 MakeWire = Callable[..., Wire]
 

@@ -176,8 +176,7 @@ async def test_current_versions_are_served(
     )
 
     await eventually(lambda: service.opened)
-    process.kill()
-    output, _ = await process.communicate()
+    output, _ = await asyncio.wait_for(process.communicate(b"Q\n"), 10)
 
     assert service.opened[0].version == version
     assert transport == "udp" or "ALPN protocol: coap" in output.decode(errors="replace")

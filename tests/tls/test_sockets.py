@@ -341,7 +341,7 @@ async def test_plain_coap_gets_nothing(service: Service, caller: Caller) -> None
 
 
 async def test_a_flood_of_hellos_leaves_nothing_behind(service: Service, caller: Caller) -> None:
-    from mitigation.tls.connection import DatagramConnection
+    from mitigation.tls.datagram_connection import DatagramConnection
 
     hello = DatagramConnection(caller.credentials, server=False, now=0.0, name="x.example").datagrams_to_send()[0]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
@@ -362,7 +362,7 @@ async def test_a_flood_of_hellos_leaves_nothing_behind(service: Service, caller:
 async def test_connections_that_say_nothing_are_limited_and_ended(
     server_credentials: Credentials, alice: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mitigation.tls.stream_transport.HANDSHAKE_LIMIT", 0.3)
+    monkeypatch.setattr("mitigation.tls.stream_protocol.HANDSHAKE_LIMIT", 0.3)
     async with serving(server_credentials, half_open=3) as service, calling(alice) as caller:
         mute = [await asyncio.open_connection(*service.address("tcp")) for _ in range(3)]
         reader, writer = await asyncio.open_connection(*service.address("tcp"))
@@ -386,7 +386,7 @@ async def test_a_peer_without_settings_is_aborted(
     service: Service, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mitigation.tls.signalling.Channel.hello", lambda self: None)
-    monkeypatch.setattr("mitigation.tls.stream_transport.HANDSHAKE_LIMIT", 0.3)
+    monkeypatch.setattr("mitigation.tls.stream_protocol.HANDSHAKE_LIMIT", 0.3)
 
     with pytest.raises(NoConnection):
         await caller.connect(service, "tcp")
@@ -587,3 +587,51 @@ def test_the_library_says_its_version_or_what_is_missing(monkeypatch: pytest.Mon
         tls.available()
     monkeypatch.undo()
     assert tls.available()
+
+
+FAST_OPEN = """
+import asyncio, sys
+sys.path[:0] = {paths!r}
+from pathlib import Path
+from tls_pki import Pki
+from tls_service import ask, calling, serving
+from mitigation.tls import Credentials
+
+def opened_fast():
+    names, values = [line.split() for line in Path("/proc/net/netstat").read_text().splitlines()[:2]]
+    return int(dict(zip(names, values))["TCPFastOpenPassive"])
+
+async def main():
+    pki = Pki(Path({directory!r}), name="fast")
+    server, alice = Credentials(pki.issue_server()), Credentials(pki.issue("alice"))
+    async with serving(server, "127.0.0.1") as service, calling(alice) as caller:
+        for expected in (0, 1, 2):
+            remote = await caller.connect(service, "tcp")
+            assert (await ask(caller.context, remote, "a")).payload == b"hello"
+            assert opened_fast() == expected, opened_fast()
+    print("opened fast")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.flow
+@pytest.mark.rows("SIG-TLS-019")
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a network namespace of our own is needed")
+def test_the_second_tcp_connection_carries_its_hello_in_the_syn(tmp_path: Path) -> None:
+    paths = [str(Path(__file__).parent), str(Path(tls.__file__).parents[2])]
+    script = tmp_path / "fast.py"
+    script.write_text(FAST_OPEN.format(paths=paths, directory=str(tmp_path)))
+    setup = "ip link set lo up && echo 3 > /proc/sys/net/ipv4/tcp_fastopen"
+
+    ran = subprocess.run(
+        ["unshare", "--net", "--mount", "sh", "-c", f"{setup} && exec {sys.executable} {script}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    if "tcp_fastopen" in ran.stderr:
+        pytest.skip("this kernel does not let a namespace choose TCP Fast Open")
+    assert ran.stdout.strip() == "opened fast", ran.stderr

@@ -1,0 +1,144 @@
+"""coaps for a server: many DTLS associations on few UDP sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+from mitigation.tls.callbacks import Callbacks
+from mitigation.tls.credentials import Credentials
+from mitigation.tls.datagram_interface import BATCH, DatagramInterface, DatagramRemote, Timer
+from mitigation.tls.demultiplexer import HALF_OPEN, SESSIONS, Association, Demultiplexer, Path
+from mitigation.tls.events import CloseReason
+from mitigation.tls.gnutls import Alert
+from mitigation.tls.identity import Identity
+from mitigation.tls.remotes import Remote
+from mitigation.tls.sockets import UdpSocket
+
+log = logging.getLogger(__name__)
+
+
+class ServerRemote(DatagramRemote):
+    """One association of a server's socket."""
+
+    def __init__(self, listener: DatagramListener, association: Association) -> None:
+        path, completed = association.path, association.completed
+        assert completed is not None
+        super().__init__(
+            listener.interface,
+            completed,
+            (path.peer[0], path.peer[1]),
+            path.socket.local_address(path.local),
+            association.connection.data_mtu,
+        )
+        self._listener = listener
+        self._association = association
+
+    @property
+    def last_heard(self) -> float:
+        return self._association.heard_at
+
+    def send_bytes(self, data: bytes) -> None:
+        self._listener.table.send(self._association, data)
+
+    def cut(self, reason: CloseReason = CloseReason.CUT, *, alert: Alert | None = None) -> None:
+        self._listener.table.cut(self._association, reason, alert=alert)
+
+    def session_ticket(self) -> bytes | None:
+        return None
+
+
+class DatagramListener:
+    """The UDP sockets of a server."""
+
+    def __init__(
+        self,
+        interface: DatagramInterface,
+        credentials: Credentials,
+        callbacks: Callbacks,
+        *,
+        half_open: int = HALF_OPEN,
+        sessions: int = SESSIONS,
+    ) -> None:
+        self.interface = interface
+        self.table = Demultiplexer(credentials, self, half_open=half_open, sessions=sessions)
+        self._callbacks = callbacks
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[UdpSocket] = []
+        self._timer = Timer(self._loop, self._on_timer)
+        interface.owners.add(self)
+
+    @property
+    def statistics(self) -> Counter[str]:
+        return self.table.statistics
+
+    def add_socket(self, sock: UdpSocket) -> None:
+        self._sockets.append(sock)
+        self._loop.add_reader(sock.fileno(), self._on_readable, sock)
+
+    def sessions(self) -> Iterator[Remote]:
+        return (association.owner for association in self.table.associations())
+
+    def close(self) -> None:
+        """End all sessions with close_notify and give the sockets back."""
+        self.table.close()
+        self._timer.set(None)
+        for sock in self._sockets:
+            self._loop.remove_reader(sock.fileno())
+            sock.close()
+        self._sockets.clear()
+        self.interface.owners.discard(self)
+
+    # -- what the table tells --------------------------------------------------------------------------------------
+
+    def transmit(self, path: Path, datagram: bytes) -> None:
+        try:
+            path.socket.send(datagram, path.peer, path.local)
+        except OSError as failed:  # a full queue, no route, a firewall: to DTLS all of it is loss
+            self.table.statistics["datagrams not sent"] += 1
+            log.debug("a datagram to %s is lost: %s", path.peer[0], failed)
+
+    def authorise(self, identity: Identity) -> bool:
+        return self._callbacks.authorise(identity)
+
+    def opened(self, association: Association) -> None:
+        association.owner = ServerRemote(self, association)
+        log.info("%r is open, %s", association.owner, "resumed" if association.owner.resumed else "new")
+        self._callbacks.opened(association.owner)
+
+    def received(self, association: Association, data: bytes) -> None:
+        if association.owner is not None:
+            self.interface.received(association.owner, data)
+
+    def closed(self, association: Association, reason: CloseReason, detail: str) -> None:
+        remote = association.owner
+        if remote is None:
+            return
+        log.info("%r is closed: %s (%s)", remote, reason, detail)
+        self.interface.ended(remote, detail)
+        self._callbacks.closed(remote, reason)
+
+    # -- what the loop tells ---------------------------------------------------------------------------------------
+
+    def _on_readable(self, sock: UdpSocket) -> None:
+        receive, table, now = sock.receive, self.table, self._loop.time()
+        for _ in range(BATCH):
+            try:
+                data, peer, local = receive()
+            except BlockingIOError:
+                break
+            except OSError as failed:  # an ICMP error that the kernel reports for an earlier datagram
+                log.debug("the socket reports %s", failed)
+                continue
+            try:
+                table.receive_datagram(data, Path(sock, peer, local), now=now)
+            except Exception:  # noqa: BLE001  the boundary: one peer's datagram must not stop those behind it
+                table.statistics["failures"] += 1
+                log.exception("a datagram from %s made this fail", peer[0])
+        self._timer.set(table.get_timer())
+
+    def _on_timer(self) -> None:
+        self.table.on_timer(self._loop.time())
+        self._timer.set(self.table.get_timer())
