@@ -1,1 +1,27 @@
 """What is remembered: tables, constraints, querysets."""
+
+from mitigation.models.changes import Audit, Change, ChangeCounter
+from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix
+from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
+from mitigation.models.mitigations import Mitigation, Sample, Target, Transition
+from mitigation.models.sessions import Session
+
+__all__ = [
+    "Audit",
+    "Change",
+    "ChangeCounter",
+    "Client",
+    "Credential",
+    "Cuid",
+    "Domain",
+    "DomainName",
+    "DomainPrefix",
+    "EnforcementPoint",
+    "Mitigation",
+    "Rule",
+    "RuleOwner",
+    "Sample",
+    "Session",
+    "Target",
+    "Transition",
+]

@@ -55,6 +55,8 @@ def deepen(sock: socket.socket, size: int = RECEIVE_BUFFER) -> int:
     The forced size needs CAP_NET_ADMIN; without it the limit is net.core.rmem_max.
     """
     for forced, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        if sock.getsockopt(socket.SOL_SOCKET, plain) >= 2 * size:
+            continue  # whoever opened it may have had the capability; asking plainly would take it back
         try:
             sock.setsockopt(socket.SOL_SOCKET, forced, size)
         except OSError:

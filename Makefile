@@ -1,0 +1,61 @@
+# The habits of this project in one place. `make run` and `make test` need Python 3.11+, git and make, nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.requirements
+DEV_STAMP := $(VENV)/.requirements-dev
+
+.PHONY: run up test test-fast lint format types bench conformance fuzz clean help
+
+help:
+	@echo "make run          the whole server with a demo domain, client and login; Ctrl-C stops it"
+	@echo "make test         everything; make test-fast in under a minute"
+	@echo "make lint         style and types"
+	@echo "make bench        handshakes, GET and durable PUT a second"
+	@echo "make conformance  rows of the standards covered and passing"
+
+run: $(STAMP)
+	$(BIN)/python manage.py up --demo
+
+up: $(STAMP)
+	$(BIN)/python manage.py up
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest
+
+test-fast: $(DEV_STAMP)
+	$(BIN)/python -m pytest -m "not flow and not slow"
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(DEV_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks
+
+conformance: $(DEV_STAMP)
+	$(BIN)/python -m pytest -q --conformance
+
+clean:
+	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; say which with make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "Python's venv is missing: apt install $$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(DEV_STAMP): requirements-dev.txt requirements.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(STAMP)

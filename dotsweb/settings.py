@@ -1,0 +1,192 @@
+"""Settings of every process. Behaviour lives elsewhere; what may be set from outside is read in `env`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+
+from dotsweb import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# State, keys and sockets of this instance; two instances differ in this and in their ports.
+DOTS_HOME = env.path("DOTS_HOME", BASE_DIR / "var")
+DOTS_BIND = env.words("DOTS_BIND", "0.0.0.0,::")  # signal and data channel
+DOTS_WEB_BIND = env.text("DOTS_WEB_BIND", "127.0.0.1")
+DOTS_WEB_PORT = env.port("DOTS_WEB_PORT", 8000)
+DOTS_DATA_PORT = env.port("DOTS_DATA_PORT", 8443)
+DOTS_SIGNAL_PORT = env.port("DOTS_SIGNAL_PORT", 4646)
+DOTS_DRIVER = env.text("DOTS_DRIVER", "auto")  # nftables, dryrun, or auto: nftables where the process may
+DOTS_NFT_TABLE = env.text("DOTS_NFT_TABLE", "dots")
+DOTS_POINT = "local"  # the enforcement point of this machine
+
+SECRET_KEY = env.secret("DOTS_SECRET", DOTS_HOME / "keys" / "secret") or "not-initialised-yet-only-init-and-doctor-run"
+DEBUG = False
+ALLOWED_HOSTS = env.words("DOTS_WEB_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.words("DOTS_WEB_ORIGINS", "")
+
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "rest_framework",
+    "mitigation",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "mitigation.dashboard.middleware.ContentSecurityPolicy",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "dotsweb.urls"
+ASGI_APPLICATION = "dotsweb.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "mitigation.dashboard.context.frame",
+            ]
+        },
+    }
+]
+
+# -- database ---------------------------------------------------------------------------------------------------------
+
+
+def _database(url: str) -> dict[str, object]:
+    if not url:
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": DOTS_HOME / "db.sqlite3",
+            "CONN_MAX_AGE": None,
+            "OPTIONS": {
+                "timeout": 20,
+                # Take the write lock at BEGIN: Django ignores select_for_update here, and a lock that is upgraded
+                # in the middle of a transaction fails at once instead of waiting.
+                "transaction_mode": "IMMEDIATE",
+                # FULL: what was acknowledged survives a power cut, not only a crash of the process.
+                "init_command": (
+                    "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=20000;"
+                    "PRAGMA cache_size=-64000; PRAGMA foreign_keys=ON;"
+                ),
+            },
+            "TEST": {"NAME": DOTS_HOME / "test.sqlite3"},  # a file: threads of a test share it
+        }
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgres", "postgresql"):
+        raise ImproperlyConfigured("DATABASE_URL must begin with postgres:// or be unset")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path.lstrip("/"),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": parts.port or "",
+        "CONN_MAX_AGE": None,
+    }
+
+
+DATABASES = {"default": _database(env.text("DATABASE_URL", ""))}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# -- bus --------------------------------------------------------------------------------------------------------------
+
+BUS_SOCKET = DOTS_HOME / "run" / "bus.sock"
+REDIS_URL = env.text("REDIS_URL", f"unix://{BUS_SOCKET}")
+
+# Without a retry the first send after a bus restart is lost on a stale connection; without the explicit None,
+# redis-py's socket timeout of 5 s ends every quiet receive.
+_BUS = {
+    "address": REDIS_URL,
+    "socket_timeout": None,
+    "health_check_interval": 15,
+    "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1), 8),
+}
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [_BUS], "prefix": "dots", "capacity": 1000, "expiry": 60},
+    }
+}
+
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://", 1)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 60,
+    "unacked_restore_interval": 2,
+    "unacked_restore_throttle": 1,
+    # Publishing is a hint: fail within a second rather than hold up whoever has just committed.
+    "max_retries": 1,
+    "socket_connect_timeout": 1,
+}
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_DEFAULT_QUEUE = "lifecycle"
+
+# -- web --------------------------------------------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = DOTS_HOME / "static"
+WHITENOISE_USE_FINDERS = True  # served from the checkout: nothing to collect before the first start
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "now"
+LOGOUT_REDIRECT_URL = "login"
+SESSION_COOKIE_NAME = "dots-session"
+CSRF_COOKIE_NAME = "dots-csrf"
+SESSION_COOKIE_SAMESITE = "Strict"
+SESSION_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["mitigation.data_channel.authentication.ClientCertificate"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "UNAUTHENTICATED_USER": None,
+}
+
+# -- logs -------------------------------------------------------------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "mitigation": {"level": env.text("DOTS_LOG_LEVEL", "INFO")},
+        "celery": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+    },
+}

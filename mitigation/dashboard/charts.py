@@ -1,0 +1,100 @@
+"""A traffic chart: numbers for the script that draws it, and the same numbers for the table beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mitigation.dashboard import formats, traffic
+from mitigation.dashboard.formats import Figure
+from mitigation.dashboard.traffic import RANGE_WORDS, Rates, Series
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    when: str
+    dropped: Figure
+    allowed: Figure
+    dropped_packets: Figure
+    allowed_packets: Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    name: str
+    word: str
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    name: str
+    series: Series
+    range: str
+    now: datetime
+    marks: tuple[tuple[int, str], ...] = ()  # Unix time and words
+
+    @property
+    def data(self) -> str:
+        """JSON for `static/charts.js`: octets of nobody's counter are null."""
+        values = self.series.values
+        return json.dumps(
+            {
+                "end": self.series.end,
+                "step": self.series.step,
+                "bits": {
+                    "d": [None if v is None else round(v.dropped_bits) for v in values],
+                    "a": [None if v is None else round(v.passed_bits) for v in values],
+                },
+                "packets": {
+                    "d": [None if v is None else round(v.dropped_packets) for v in values],
+                    "a": [None if v is None else round(v.passed_packets) for v in values],
+                },
+                "marks": [mark for mark in self.marks if mark[0] > self.series.start],
+            },
+            separators=(",", ":"),
+        )
+
+    @property
+    def choices(self) -> list[Choice]:
+        return [Choice(name, words, name == self.range) for name, words in RANGE_WORDS.items()]
+
+    @property
+    def last(self) -> TableRow:
+        return self._row(self.series.end, self.series.values[-1])
+
+    @property
+    def table(self) -> list[TableRow]:
+        """Newest first."""
+        pairs = zip(self.series.ends(), self.series.values, strict=True)
+        return [self._row(at, rates) for at, rates in reversed(list(pairs))]
+
+    @property
+    def has_data(self) -> bool:
+        return any(rates is not None for rates in self.series.values)
+
+    @property
+    def words(self) -> str:
+        return RANGE_WORDS[self.range]
+
+    @property
+    def step_words(self) -> str:
+        step = self.series.step
+        return f"{step} s" if step < 60 else f"{step // 60} min" if step < 3600 else f"{step // 3600} h"
+
+    def _row(self, at: int, rates: Rates | None) -> TableRow:
+        known = rates is not None
+        return TableRow(
+            formats.moment(datetime.fromtimestamp(at, tz=UTC), self.now),
+            formats.bit_rate(rates.dropped_bits if known else None),
+            formats.bit_rate(rates.passed_bits if known else None),
+            formats.packet_rate(rates.dropped_packets if known else None),
+            formats.packet_rate(rates.passed_packets if known else None),
+        )
+
+
+def chosen(query: dict[str, str] | object) -> str:
+    """The range in the address, or the default."""
+    name = query.get("range", "")  # type: ignore[attr-defined]
+    return name if name in traffic.RANGES else traffic.DEFAULT_RANGE

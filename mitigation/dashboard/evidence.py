@@ -1,0 +1,156 @@
+"""What the enforcement points say about a mitigation's rules, gathered for many mitigations in one query."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db.models import Count, Max, Min, Q, Sum
+
+from mitigation.dashboard.traffic import Reading
+from mitigation.models import EnforcementPoint, Mitigation, Rule, RuleOwner
+
+
+@dataclass(slots=True)
+class PointEvidence:
+    """One point's share of one mitigation. Counts are rules."""
+
+    name: str
+    driver: str
+    enforces: bool
+    counts: bool
+    is_up: bool
+    seen_at: datetime | None = None  # when its equipment last answered
+    wanted: int = 0
+    installed: int = 0
+    failed: int = 0
+    dropped_packets: int = 0
+    read_at: datetime | None = None
+    deadline: datetime | None = None
+
+    @property
+    def rules(self) -> int:
+        return self.wanted + self.installed + self.failed
+
+    @property
+    def has_all(self) -> bool:
+        return self.enforces and self.rules > 0 and self.installed == self.rules
+
+    @property
+    def is_hit(self) -> bool:
+        return self.counts and self.dropped_packets > 0
+
+
+@dataclass(slots=True)
+class Evidence:
+    """`may_enforce`: whether any enabled point of this server touches traffic at all."""
+
+    may_enforce: bool
+    points: list[PointEvidence] = field(default_factory=list)
+
+    @property
+    def rules(self) -> int:
+        return sum(point.rules for point in self.points)
+
+    @property
+    def is_dry(self) -> bool:
+        if self.points:
+            return not any(point.enforces for point in self.points)
+        return not self.may_enforce
+
+    @property
+    def counts(self) -> bool:
+        return any(point.counts for point in self.points)
+
+    @property
+    def installed_at(self) -> int:
+        return sum(point.has_all for point in self.points)
+
+    @property
+    def hit_at(self) -> int:
+        return sum(point.is_hit for point in self.points)
+
+    @property
+    def counting(self) -> int:
+        return sum(point.counts for point in self.points)
+
+    @property
+    def where(self) -> str:
+        return ", ".join(point.name for point in self.points)
+
+    @property
+    def read_at(self) -> datetime | None:
+        return max((point.read_at for point in self.points if point.read_at), default=None)
+
+
+# An enforcer looks at its point at least every 30 s and reads counters each second, but writes only what has moved. As
+# long as its point answered in this time, in seconds, "nothing moved" is known and not merely not heard of.
+ALIVE = 75.0
+
+
+def reading(mitigation: Mitigation, evidence: Evidence, now: datetime) -> Reading | None:
+    """From when to when its counters were read; None where they never were."""
+    if mitigation.counted_at is None:
+        return None
+    since = mitigation.installed_at or mitigation.mitigation_start or mitigation.requested_at
+    alive = any(point.counts and point.is_up and _is_recent(point.seen_at, now) for point in evidence.points)
+    until = now if alive and mitigation.ended_at is None else mitigation.counted_at
+    return Reading(mitigation.pk, min(since, mitigation.counted_at), until)
+
+
+def _is_recent(at: datetime | None, now: datetime) -> bool:
+    return at is not None and (now - at).total_seconds() < ALIVE
+
+
+def may_enforce() -> bool:
+    """False: dry run. No enabled point of this server touches traffic."""
+    return EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
+
+
+def gather(mitigations: Collection[Mitigation]) -> dict[int, Evidence]:
+    enforcing = may_enforce()
+    found = {mitigation.pk: Evidence(enforcing) for mitigation in mitigations}
+    points: dict[tuple[int, int], PointEvidence] = {}
+    for row in _rows(found):
+        key = (row["mitigation_id"], row["rule__point_id"])
+        if key not in points:
+            points[key] = PointEvidence(
+                name=row["rule__point__name"],
+                driver=row["rule__point__driver"],
+                enforces=row["rule__point__enforces"],
+                counts=row["rule__point__counts"],
+                is_up=row["rule__point__health"] != EnforcementPoint.Health.DOWN,
+                seen_at=row["rule__point__health_at"],
+            )
+            found[row["mitigation_id"]].points.append(points[key])
+        _add(points[key], row)
+    return found
+
+
+def _rows(ids: Collection[int]) -> list[dict]:
+    point = [f"rule__point__{name}" for name in ("name", "driver", "enforces", "counts", "health", "health_at")]
+    return list(
+        RuleOwner.objects.filter(mitigation_id__in=list(ids))
+        .values("mitigation_id", "rule__point_id", *point, "rule__state")
+        .annotate(
+            number=Count("rule_id"),
+            dropped=Sum("rule__packets", filter=Q(rule__drops=True)),
+            read=Max("rule__read_at"),
+            deadline=Min("rule__deadline"),
+        )
+        .order_by("rule__point__name")
+    )
+
+
+def _add(point: PointEvidence, row: dict) -> None:
+    match row["rule__state"]:
+        case Rule.State.INSTALLED:
+            point.installed += row["number"]
+        case Rule.State.FAILED:
+            point.failed += row["number"]
+        case _:
+            point.wanted += row["number"]
+    point.dropped_packets += row["dropped"] or 0
+    point.read_at = max(filter(None, (point.read_at, row["read"])), default=None)
+    point.deadline = min(filter(None, (point.deadline, row["deadline"])), default=None)

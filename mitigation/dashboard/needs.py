@@ -1,0 +1,145 @@
+"""What needs a person, most urgent first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+from django.urls import reverse
+
+from mitigation.dashboard import evidence, formats, states
+from mitigation.dashboard.rows import target_of
+from mitigation.dashboard.states import State
+from mitigation.dashboard.traffic import Rates
+from mitigation.models import Credential, EnforcementPoint, Mitigation, Rule
+from mitigation.protocol.status import Status
+
+CERTIFICATE_WARNING = timedelta(days=14)
+SHOWN = 6
+LOOKED_AT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Shape, what, whom, since when, what it means, what the one button does."""
+
+    key: str
+    shape: str
+    tone: str
+    what: str
+    subject: str
+    subject_url: str
+    whom: str
+    means: str
+    effect: str
+    action: str
+    action_url: str
+    rank: int
+    since: int | None = None
+    since_text: str = ""
+
+    @property
+    def icon(self) -> str:
+        return f"icons/{self.shape}.svg"
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    shown: tuple[Need, ...]
+    total: int
+    tone: str = ""  # of the most urgent
+
+    @property
+    def more(self) -> int:
+        return self.total - len(self.shown)
+
+
+def find(now: datetime, rates: Mapping[int, Rates | None] | None = None) -> Needs:
+    """`rates` by mitigation id, where they are known already: what arrives unprotected is said."""
+    found = [*_mitigations(now, rates or {}), *_points(now), *_certificates(now)]
+    found.sort(key=lambda need: need.rank)
+    return Needs(tuple(found[:SHOWN]), len(found), found[0].tone if found else "")
+
+
+def _mitigations(now: datetime, rates: Mapping[int, Rates | None]) -> Iterable[Need]:
+    unproved = Q(status=int(Status.EXCEEDED)) | Q(installed_at=None) | ~Q(problem="")
+    found = list(
+        Mitigation.objects.live().filter(unproved).select_related("domain").order_by("requested_at")[:LOOKED_AT]
+    )
+    facts = evidence.gather(found)
+    for mitigation in found:
+        state = states.of_mitigation(mitigation, facts[mitigation.pk], now)
+        if state.is_broken or state.word == "Needs approval":
+            yield _mitigation(mitigation, state, rates.get(mitigation.pk), now)
+
+
+def _mitigation(mitigation: Mitigation, state: State, rates: Rates | None, now: datetime) -> Need:
+    since = mitigation.approved_at or mitigation.requested_at
+    arrives = f" {formats.bit_rate(rates.bits)} arrives." if rates and rates.bits else ""
+    url = reverse("mitigation", args=[mitigation.pk])
+    return Need(
+        key=f"mitigation-{mitigation.pk}",
+        shape=state.shape,
+        tone=state.tone,
+        what=state.word,
+        subject=target_of(mitigation.scope)[0],
+        subject_url=url,
+        whom=mitigation.domain.name,
+        means=_sentence(state.detail) + arrives,
+        effect="Shows which step of its proof failed, at which point and why.",
+        action="Open",
+        action_url=url,
+        rank=state.rank,
+        since=formats.milliseconds(since),
+        since_text=formats.ago((now - since).total_seconds()),
+    )
+
+
+def _points(now: datetime) -> Iterable[Need]:
+    for point in EnforcementPoint.objects.filter(enabled=True, health=EnforcementPoint.Health.DOWN).order_by("name"):
+        rules = Rule.objects.filter(point=point).count()
+        yield Need(
+            key=f"point-{point.pk}",
+            shape="lost",
+            tone="bad",
+            what="Point down",
+            subject=point.name,
+            subject_url="",
+            whom=point.driver,
+            means=_sentence(point.health_sentence or "It does not answer."),
+            effect=f"{formats.plural(rules, 'rule')} wanted there; sent again by themselves when it is back.",
+            action="See them",
+            action_url=f"{reverse('mitigations')}?state=active",
+            rank=1,
+            since=formats.milliseconds(point.health_at) if point.health_at else None,
+            since_text=formats.ago((now - point.health_at).total_seconds()) if point.health_at else "",
+        )
+
+
+def _certificates(now: datetime) -> Iterable[Need]:
+    """The last usable certificate of a client that is about to expire: its successor is not there yet."""
+    usable = Credential.objects.usable(now).select_related("client", "client__domain")
+    late = now + CERTIFICATE_WARNING
+    renewed = set(usable.filter(not_after__gt=late).values_list("client_id", flat=True))
+    for credential in usable.filter(not_after__lte=late).exclude(client_id__in=renewed).order_by("not_after"):
+        yield Need(
+            key=f"credential-{credential.pk}",
+            shape="clock",
+            tone="warn",
+            what=f"Expires in {formats.left((credential.not_after - now).total_seconds())}",
+            subject=credential.client.name,
+            subject_url=reverse("domain", args=[credential.client.domain_id]),
+            whom="certificate",
+            means=f"The last certificate of this client ends on {formats.day(credential.not_after)}.",
+            effect="",
+            action="Open",
+            action_url=reverse("domain", args=[credential.client.domain_id]),
+            rank=6,
+        )
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."

@@ -1,0 +1,90 @@
+"""What happened to a mitigation, newest first: its transitions, and the moments of its proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from mitigation.dashboard import formats
+from mitigation.dashboard.evidence import Evidence
+from mitigation.models import Mitigation, Transition
+from mitigation.protocol.status import Happening, Status
+
+_WORDS = {
+    Happening.RULES_INSTALLED: "Rules installed and read back",
+    Happening.RULES_LOST: "Rules lost, installing again",
+    Happening.CAPABILITY_EXCEEDED: "Not enforced: more than can be done here",
+    Happening.ATTACK_ENDED: "The attack has stopped",
+    Happening.ATTACK_RESUMED: "The attack is back",
+    Happening.CLIENT_WITHDREW: "Withdrawn by its client",
+    Happening.CLIENT_RENEWED: "Asked for again",
+    Happening.LIFETIME_ENDED: "Its lifetime ran out",
+    Happening.GRACE_ELAPSED: "Ended",
+    Happening.SERVER_WITHDREW: "Stopped by this server",
+    Happening.OVERRIDDEN: "Overridden by a newer request",
+    Happening.SESSION_LOST: "Started: the session was lost",
+}
+_BAD = frozenset({Happening.RULES_LOST, Happening.CAPABILITY_EXCEEDED, Happening.SESSION_LOST})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    at: datetime
+    when: str
+    words: str
+    who: str
+    tone: str = ""  # bad, human
+
+
+def build(mitigation: Mitigation, evidence: Evidence, now: datetime) -> list[Event]:
+    steps = list(mitigation.transitions.all())
+    events = [_event(step, mitigation, now) for step in steps]
+    if not any(event.words.startswith("Requested") for event in events):
+        events.insert(0, _requested(mitigation, mitigation.client.name, now))
+    said = any(step.happening == Happening.RULES_INSTALLED for step in steps)
+    events += _proof(mitigation, evidence, now, without_installation=said)
+    # Stable: what happened in the same moment stays in the order of the chain, newest on top.
+    return sorted(events, key=lambda event: event.at)[::-1]
+
+
+def _event(step: Transition, mitigation: Mitigation, now: datetime) -> Event:
+    actor = mitigation.client.name if step.actor == f"client {mitigation.client_id}" else step.actor
+    if step.old is None:
+        return _requested(mitigation, actor, now, step.at)
+    try:
+        happening = Happening(step.happening)
+    except ValueError:
+        happening = None
+    words = _WORDS.get(happening) if happening else None
+    tone = "bad" if happening in _BAD else "human" if step.actor.startswith("operator") else ""
+    words = words or f"{step.happening.replace('-', ' ').capitalize()}: now {_status(step.new)}"
+    return Event(step.at, formats.moment(step.at, now), words, " · ".join(filter(None, (actor, step.reason))), tone)
+
+
+def _status(value: int) -> str:
+    return Status(value).name.lower().replace("_", " ")
+
+
+def _requested(mitigation: Mitigation, actor: str, now: datetime, at: datetime | None = None) -> Event:
+    at = at or mitigation.requested_at
+    asked = "without end" if mitigation.lifetime < 0 else f"for {formats.left(mitigation.lifetime)}"
+    return Event(at, formats.moment(at, now), f"Requested, granted {asked}", actor)
+
+
+def _proof(mitigation: Mitigation, evidence: Evidence, now: datetime, *, without_installation: bool) -> list[Event]:
+    where = f" at {evidence.where}" if evidence.where else ""
+    steps = (
+        (mitigation.approved_at, "Approved", "inside the domain's own prefixes"),
+        (mitigation.rendered_at, f"Rendered by playbook {mitigation.playbook}", "enforcer"),
+        (None if without_installation else mitigation.installed_at, f"Installed{where}", "enforcer, read back"),
+        (mitigation.hitting_at, f"First packet dropped{where}", "counters of drop rules"),
+    )
+    return [
+        Event(at, formats.moment(at, now), words, f"{who}, {formats.after(_seconds(mitigation, at))}")
+        for at, words, who in steps
+        if at is not None
+    ]
+
+
+def _seconds(mitigation: Mitigation, at: datetime) -> float:
+    return (at - mitigation.requested_at).total_seconds()

@@ -1,0 +1,122 @@
+"""What every driver promises.
+
+A driver is given rules as values and knows no model. Whatever it drives, it holds to this: never wider than asked,
+never touch what is not ours, doing a thing twice is harmless, and "installed" is said only after reading back.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mitigation.rules.canonical import Kind, Rule
+
+
+class HealthState(StrEnum):
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"  # works, and something wants an operator's eye
+    DOWN = "down"  # nothing can be put on this equipment now
+
+
+@dataclass(frozen=True)
+class Health:
+    """`sentence` is for people."""
+
+    state: HealthState
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """`enforces` is False where no traffic is ever touched; `counts` where no counters come back."""
+
+    name: str
+    enforces: bool
+    counts: bool
+    stateful: bool
+    kinds: frozenset[Kind]
+    max_rules: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why this equipment cannot express the rule with this key."""
+
+    key: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Desired:
+    """The equipment itself takes the rule away after `expires_in_seconds`, whether this server still runs or not."""
+
+    rule: Rule
+    expires_in_seconds: int
+
+    def __post_init__(self) -> None:
+        if self.expires_in_seconds < 1:
+            raise ValueError(f"{self.rule.key} would expire in {self.expires_in_seconds} seconds")
+
+
+@dataclass(frozen=True)
+class Installed:
+    key: str
+    expires_in_seconds: int
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Running totals of one incarnation of a rule.
+
+    Totals grow within one (key, epoch). A new epoch starts at nothing: its totals come on top of those of earlier
+    epochs. One key may appear with several epochs in one reading.
+    """
+
+    key: str
+    epoch: str
+    packets: int
+    octets: int
+
+
+class Driver(ABC):
+    """Methods that talk to equipment raise DriverError, with `retryable` saying whether trying again may help."""
+
+    @abstractmethod
+    def capabilities(self) -> Capabilities: ...
+
+    @abstractmethod
+    def check(self, rules: Sequence[Rule]) -> list[Problem]:
+        """What of these, taken together, cannot be expressed; asks no equipment."""
+
+    @abstractmethod
+    def health(self) -> Health:
+        """Never raises: what is wrong is the answer."""
+
+    @abstractmethod
+    def installed(self) -> dict[str, Installed]:
+        """What is in force, by key, read back from the equipment; a rule of which a part is missing is not in it."""
+
+    @abstractmethod
+    def apply(self, add: Sequence[Desired], remove: Collection[str]) -> None:
+        """Install or renew `add` and take `remove` (keys) away; a key in both is renewed. All in force on return.
+
+        Rules that are neither added nor removed are left alone. Adding what is there renews its deadline and keeps its
+        counters; removing what is not there is fine.
+        """
+
+    @abstractmethod
+    def counters(self) -> list[Counter]:
+        """Totals of all rules there are, and the last totals of those taken away since the previous call."""
+
+    @abstractmethod
+    def resync(self, desired: Sequence[Desired]) -> None:
+        """Make the equipment hold exactly this, repairing whatever else is found among what is ours."""
+
+    @abstractmethod
+    def remove_all(self) -> None:
+        """Take away everything that is ours, and nothing else."""
+
+    def close(self) -> None:  # noqa: B027  # most drivers hold nothing
+        """Let go of locks and connections; rules stay until their deadline."""

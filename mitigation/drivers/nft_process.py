@@ -1,0 +1,117 @@
+"""Running the nft program: text in, JSON out, failures as DriverError."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from mitigation.exceptions import DriverError
+
+CAP_NET_ADMIN = 12
+
+
+class NftFailed(DriverError):
+    """nft refused; `stderr` holds its words."""
+
+    def __init__(self, stderr: str) -> None:
+        self.stderr = stderr
+        super().__init__(f"nft: {_first_line(stderr)}", retryable=not self.is_denied)
+
+    @property
+    def is_denied(self) -> bool:
+        return "Operation not permitted" in self.stderr
+
+    @property
+    def is_conflict(self) -> bool:
+        """What we took for there is gone, or what we took for free is taken: the picture we acted on is old."""
+        return any(words in self.stderr for words in ("No such file", "File exists", "resource busy"))
+
+
+class Nft:
+    """nft in this network namespace, or in the one called `netns`; every run ends within `timeout` seconds."""
+
+    def __init__(self, *, netns: str | None = None, timeout: float = 20.0) -> None:
+        self.netns = netns
+        self.timeout = timeout
+
+    def change(self, text: str) -> None:
+        """One transaction: all of it or nothing."""
+        self._run("-f", "-", text=text)
+
+    def structure(self) -> list[dict[str, Any]]:
+        """All inet tables without the elements of their sets.
+
+        It has to be the ruleset: nft 1.0.6 lists one table or chain only after fetching every element of every set.
+        """
+        return self._json("-j", "-t", "list", "ruleset", "inet")
+
+    def elements(self, table: str, what: str, name: str) -> list[Any]:
+        """The elements of one set or map (`what`); none if it does not exist."""
+        try:
+            listed = self._json("-j", "list", what, "inet", table, name)
+        except NftFailed as failure:
+            if failure.is_conflict:
+                return []
+            raise
+        found: list[Any] = next((item[what].get("elem", []) for item in listed if what in item), [])
+        return found
+
+    def namespace_inode(self) -> int:
+        path = Path("/proc/self/ns/net") if self.netns is None else Path("/run/netns") / self.netns
+        try:
+            return path.stat().st_ino
+        except OSError as error:
+            raise DriverError(f"the network namespace cannot be found: {error.strerror}") from error
+
+    def _json(self, *arguments: str) -> list[dict[str, Any]]:
+        answer = self._run(*arguments)
+        try:
+            listed: list[dict[str, Any]] = json.loads(answer)["nftables"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DriverError("nft answered something that is not its JSON") from error
+        return listed
+
+    def _run(self, *arguments: str, text: str | None = None) -> str:
+        command = ["nft", *arguments] if self.netns is None else ["ip", "netns", "exec", self.netns, "nft", *arguments]
+        try:
+            done = subprocess.run(
+                command,
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=self.timeout,
+                env=os.environ | {"LC_ALL": "C"},
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DriverError(f"nft did not answer within {self.timeout:g} seconds") from error
+        except OSError as error:
+            raise DriverError(f"nft cannot be started: {error.strerror}", retryable=False) from error
+        if done.returncode != 0:
+            raise NftFailed(done.stderr)
+        return done.stdout
+
+
+def why_unusable() -> str | None:
+    """A sentence when this process cannot use nftables at all, before anything is tried."""
+    if shutil.which("nft") is None:
+        return "the program nft is not installed here"
+    if not may_administer_network():
+        return "this process may not change the network's rules: it lacks CAP_NET_ADMIN"
+    return None
+
+
+def may_administer_network() -> bool:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> CAP_NET_ADMIN & 1)
+    return False
+
+
+def _first_line(stderr: str) -> str:
+    lines = stderr.strip().splitlines()
+    return lines[0] if lines else "refused without a word"

@@ -1,0 +1,133 @@
+"""What is really in the kernel: nft's JSON read into values of ours, in one pass each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mitigation.drivers.nft_ruleset import Chain, Ruleset, version_of
+from mitigation.rules.canonical import is_key
+
+BaseChain = tuple[str, str, int, str]  # type, hook, priority, policy
+
+
+@dataclass
+class Structure:
+    """One table without its elements."""
+
+    exists: bool = False
+    chains: dict[str, BaseChain | None] = field(default_factory=dict)
+    comments: dict[str, list[str | None]] = field(default_factory=dict)  # of the rules of each chain, in order
+    maps: set[str] = field(default_factory=set)
+    sets: set[str] = field(default_factory=set)
+
+    @property
+    def names(self) -> set[str]:
+        return self.chains.keys() | self.maps | self.sets
+
+    @property
+    def versions(self) -> set[str]:
+        return {version for name in self.names if (version := version_of(name))}
+
+    @property
+    def foreign(self) -> list[str]:
+        """Objects in the table that this software never makes."""
+        return sorted(name for name in self.names if version_of(name) is None)
+
+    def holds(self, chain: Chain) -> bool:
+        return self.comments.get(chain.name) == list(chain.comments) if chain.name in self.chains else False
+
+    def holds_some(self, name: str) -> bool:
+        """The chain is as it was made, whatever it was made of."""
+        comments = [(comment or "").rpartition(" ")[2] for comment in self.comments.get(name, [])]
+        return bool(comments) and comments == [f"{at}/{len(comments)}" for at in range(1, len(comments) + 1)]
+
+    def is_whole(self, ruleset: Ruleset) -> bool:
+        """The constant part is there as made: nothing missing, nothing added to our chains, hooks unchanged."""
+        has_sets = ruleset.maps.keys() <= self.maps and ruleset.sets.keys() <= self.sets
+        return has_sets and all(self.holds(chain) and self._hooked(chain, ruleset) for chain in ruleset.chains)
+
+    def _hooked(self, chain: Chain, ruleset: Ruleset) -> bool:
+        hooks: dict[str, BaseChain] = {
+            ruleset.named(stage): ("filter", "prerouting", priority, "accept")
+            for stage, priority in ruleset.stages.items()
+        }
+        return self.chains[chain.name] == hooks.get(chain.name)
+
+
+def read_structure(listed: Iterable[dict[str, Any]], table: str) -> Structure:
+    found = Structure()
+    for item in listed:
+        ((what, value),) = item.items()
+        if what == "table" and value["name"] == table:
+            found.exists = True
+        if what not in ("chain", "map", "set", "rule") or value.get("table") != table:
+            continue
+        if what == "rule":
+            found.comments.setdefault(value["chain"], []).append(value.get("comment"))
+        elif what == "chain":
+            found.comments.setdefault(value["name"], [])
+            is_base = "hook" in value
+            found.chains[value["name"]] = (
+                (value["type"], value["hook"], value["prio"], value["policy"]) if is_base else None
+            )
+        else:
+            (found.maps if what == "map" else found.sets).add(value["name"])
+    return found
+
+
+@dataclass(frozen=True)
+class Scoped:
+    """An element that sends packets to the chain `target`. `key` is None when its comment is none of ours."""
+
+    key: str | None
+    value: str
+    expires: int
+    target: str
+
+
+@dataclass(frozen=True)
+class Counted:
+    key: str | None
+    epoch: str
+    value: str
+    packets: int
+    octets: int
+
+
+def read_scoped(elements: Iterable[Any]) -> list[Scoped]:
+    found = []
+    for wrapped, verdict in elements:
+        element = wrapped.get("elem", {}) if isinstance(wrapped, dict) else {}
+        target = (verdict.get("jump") or {}).get("target", "") if isinstance(verdict, dict) else ""
+        value = _value(element.get("val", wrapped))
+        found.append(Scoped(_known_key(element.get("comment")), value, element.get("expires", 0), target))
+    return found
+
+
+def read_counted(elements: Iterable[Any]) -> list[Counted]:
+    found = []
+    for wrapped in elements:
+        element = wrapped.get("elem", {}) if isinstance(wrapped, dict) else {}
+        key, _, epoch = (element.get("comment") or "").rpartition(" ")
+        counter = element.get("counter") or {}
+        value = _value(element.get("val", wrapped))
+        found.append(Counted(_known_key(key), epoch, value, counter.get("packets", 0), counter.get("bytes", 0)))
+    return found
+
+
+def _known_key(comment: str | None) -> str | None:
+    return comment if comment and is_key(comment) else None
+
+
+def _value(value: Any) -> str:
+    """An element as nft reads it; numbers may come back as names, which nft reads as well."""
+    if isinstance(value, dict) and "concat" in value:
+        return " . ".join(_value(field) for field in value["concat"])
+    if isinstance(value, dict) and "range" in value:
+        first, last = value["range"]
+        return f"{_value(first)}-{_value(last)}"
+    if isinstance(value, dict) and "prefix" in value:
+        return f"{value['prefix']['addr']}/{value['prefix']['len']}"
+    return str(value)

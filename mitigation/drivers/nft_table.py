@@ -1,0 +1,300 @@
+"""Our table in the kernel: made, changed in transactions, read back, repaired.
+
+The order of a change keeps packets from slipping through and counters exact. What is new comes in one transaction,
+together with what it replaces; then the rest stops dropping; then its counters, which can no longer move, are read
+for the last time and taken away. Only counters of replaced boxes are read a moment before their end, because two
+overlapping elements cannot be in one set.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from mitigation.drivers.base import Counter, Desired
+from mitigation.drivers.nft_process import Nft, NftFailed
+from mitigation.drivers.nft_readback import Counted, Scoped, Structure, read_counted, read_scoped, read_structure
+from mitigation.drivers.nft_ruleset import Part, Place, Ruleset, parts, version_of
+from mitigation.exceptions import DriverError
+from mitigation.rules.boxes import Box
+from mitigation.rules.canonical import parse_key
+from mitigation.rules.decomposition import decompose
+
+log = logging.getLogger(__name__)
+
+DELETE_AT_ONCE = 250  # at worst 2.5 s from a set of 10,000: many transactions, none of them long
+FEW = 10
+EXPIRY_SECONDS = 0.02  # the kernel's clock ticks every 1 to 10 ms
+REMAINS_SECONDS = 3600  # a counter can be read for an hour after its rule has expired, then the kernel forgets it
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """An element to take away; without a key it is one we cannot name and whose counter nobody knows."""
+
+    place: Place
+    value: str
+    key: str | None
+
+
+@dataclass
+class Change:
+    add: Collection[Desired]
+    scoped: list[Leaving] = field(default_factory=list)
+    counted: list[Leaving] = field(default_factory=list)
+
+
+@dataclass
+class Inventory:
+    scoped: dict[Place, list[Scoped]]
+    counted: dict[Place, list[Counted]]
+
+
+class NftTable:
+    """Raises DriverError from every method that asks the kernel."""
+
+    def __init__(self, nft: Nft, ruleset: Ruleset) -> None:
+        self.nft = nft
+        self.ruleset = ruleset
+        self.parting: list[Counter] = []
+        self._renews_in_place: bool | None = None
+
+    # Reading
+
+    def structure(self) -> Structure:
+        return read_structure(self.nft.structure(), self.ruleset.table)
+
+    def scoped(self, place: Place) -> list[Scoped]:
+        return read_scoped(self.nft.elements(self.ruleset.table, "map", self.ruleset.named("scope", place)))
+
+    def counted(self, place: Place) -> list[Counted]:
+        return read_counted(self.nft.elements(self.ruleset.table, "set", self.ruleset.named("count", place)))
+
+    def inventory(self, places: Iterable[Place]) -> Inventory:
+        places = list(places)
+        with ThreadPoolExecutor(max_workers=4) as pool:  # each waits for an nft of its own
+            scoped, counted = pool.map(self.scoped, places), pool.map(self.counted, places)
+            return Inventory(dict(zip(places, scoped, strict=True)), dict(zip(places, counted, strict=True)))
+
+    # Changing
+
+    def prepare(self, add: Collection[Desired]) -> Structure:
+        """Makes or repairs whatever the elements rely on; returns what was there before."""
+        structure = self.structure()
+        if structure.foreign and not structure.versions:
+            raise DriverError(
+                f"table inet {self.ruleset.table} exists and is not ours: rename it, or set DOTS_NFT_TABLE",
+                retryable=False,
+            )
+        is_whole = structure.is_whole(self.ruleset)
+        text = "" if is_whole else self.ruleset.create()
+        for place, parameters in dict.fromkeys(
+            (part.place, one.rule.parameters) for one in add for part in parts(one.rule.kind, one.rule.box)
+        ):
+            profile = self.ruleset.profile(place, parameters)
+            if not structure.holds(profile.chain):
+                text += self.ruleset.create_profile(profile)
+        if text:
+            log.info("table inet %s: making what is missing, version %s", self.ruleset.table, self.ruleset.version)
+            self.nft.change(text)
+        if self._renews_in_place is None:
+            self._renews_in_place = self._try_renewing()
+        return structure
+
+    def change(self, add: Collection[Desired], remove: Iterable[str]) -> None:
+        """As if everything were as we left it; NftFailed with `is_conflict` when it is not."""
+        leaving = [Leaving(part.place, part.value, key) for key in remove for part in _parts_of(key)]
+        self._execute(Change(add, leaving, list(leaving)), is_read=False)
+
+    def repair(self, add: Collection[Desired], remove: Collection[str], *, everywhere: bool) -> None:
+        """The same after reading back, so that it fits what is there; `everywhere` takes away all that is not added."""
+        wanted = {one.rule.key: one for one in add}
+        touched = {part.place for key in [*wanted, *remove] for part in _parts_of(key)}
+        inventory = self.inventory(self.ruleset.places if everywhere else touched)
+        change = Change(add)
+        for place, scoped in inventory.scoped.items():
+            present = {one.key for one in scoped}
+            for one in scoped:
+                if self._must_leave(one, place, wanted, remove, everywhere=everywhere):
+                    change.scoped.append(Leaving(place, one.value, one.key))
+            for entry in inventory.counted[place]:
+                is_remains = entry.key not in wanted and entry.key not in present
+                if is_remains or entry.key in remove or (everywhere and entry.key not in wanted):
+                    change.counted.append(Leaving(place, entry.value, entry.key))
+        self._execute(change, is_read=True)
+
+    def drop_versions(self, versions: set[str]) -> None:
+        """Takes away what other versions of this software left, counters noted."""
+        if not versions:
+            return
+        structure = self.structure()
+        chains, maps, sets = (
+            {name for name in names if version_of(name) in versions}
+            for names in (structure.chains, structure.maps, structure.sets)
+        )
+        for name in sets:
+            if name.startswith("count_"):
+                self._note(read_counted(self.nft.elements(self.ruleset.table, "set", name)))
+        self.nft.change(self.ruleset.drop(chains, maps, sets))
+
+    def drop_unused_profiles(self, add: Collection[Desired]) -> None:
+        used = {
+            self.ruleset.profile(part.place, one.rule.parameters).chain.name
+            for one in add
+            for part in parts(one.rule.kind, one.rule.box)
+        }
+        structure = self.structure()
+        chains = {name for name in structure.chains if name.startswith("do_") and name not in used}
+        meters = {name for name in structure.sets if name.startswith("meter_") and "do" + name[5:] in chains}
+        if not chains:
+            return
+        try:
+            self.nft.change(self.ruleset.drop(chains, (), meters))
+        except NftFailed as failure:
+            log.info("chains without use stay until the next resync: %s", failure)
+
+    def drop_table(self) -> None:
+        for place in self.ruleset.places:
+            self._note(self.counted(place))
+        self.nft.change(f"delete table inet {self.ruleset.table}\n")
+
+    # How
+
+    def _must_leave(
+        self, one: Scoped, place: Place, wanted: dict[str, Desired], remove: Collection[str], *, everywhere: bool
+    ) -> bool:
+        if one.key is None or one.key in remove:
+            return True
+        if one.key not in wanted:
+            return everywhere
+        return one.target != self.ruleset.profile(place, wanted[one.key].rule.parameters).chain.name
+
+    def _execute(self, change: Change, *, is_read: bool) -> None:
+        replaced = _replaced(change)
+        now_scoped, later_scoped = _split(change.scoped, replaced)
+        now_counted, later_counted = _split(change.counted, replaced)
+        self._note_places(now_counted)
+        text = self._delete("scope", now_scoped) + self._delete("count", now_counted) + self._add(change.add)
+        if text:
+            self.nft.change(text)
+        self._take_away("scope", later_scoped, is_read=is_read)
+        self._note_places(later_counted)
+        self._take_away("count", later_counted, is_read=is_read)
+
+    def _take_away(self, word: str, leaving: list[Leaving], *, is_read: bool) -> None:
+        """Many elements are made to expire: a sixtieth of the time, but it would make those that are not there."""
+        if is_read and self._renews_in_place and len(leaving) > FEW:
+            self.nft.change(self._expire(word, leaving))
+            time.sleep(EXPIRY_SECONDS)
+            return
+        for at in range(0, len(leaving), DELETE_AT_ONCE):
+            self.nft.change(self._delete(word, leaving[at : at + DELETE_AT_ONCE]))
+
+    def _expire(self, word: str, leaving: Iterable[Leaving]) -> str:
+        by_place: dict[Place, list[str]] = {}
+        for one in leaving:
+            key = one.key or ""
+            is_scope = word == "scope"
+            element = (
+                self.ruleset.scope_element(one.place, one.value, key, "1ms")
+                if is_scope
+                else self.ruleset.count_element(one.value, key, "0", "1ms")
+            )
+            by_place.setdefault(one.place, []).append(element)
+        return "".join(
+            self.ruleset.elements("add", self.ruleset.named(word, place), elements)
+            for place, elements in by_place.items()
+        )
+
+    def _add(self, add: Collection[Desired]) -> str:
+        epoch = secrets.token_hex(4)
+        scoped: dict[Place, list[str]] = {}
+        counted: dict[Place, list[str]] = {}
+        for one in add:
+            key = one.rule.key
+            for part in parts(one.rule.kind, one.rule.box):
+                seconds = one.expires_in_seconds
+                remains = f"{seconds + REMAINS_SECONDS}s" if self._renews_in_place else ""
+                scope = self.ruleset.scope_element(part.place, part.value, key, f"{seconds}s")
+                count = self.ruleset.count_element(part.value, key, epoch, remains)
+                scoped.setdefault(part.place, []).append(scope)
+                counted.setdefault(part.place, []).append(count)
+        text = "".join(
+            self.ruleset.elements("add", self.ruleset.named("count", place), elements)
+            for place, elements in counted.items()
+        )
+        for place, elements in scoped.items():
+            name = self.ruleset.named("scope", place)
+            if not self._renews_in_place:
+                # Adding first makes the deletion right whether the element was there or not.
+                text += self.ruleset.elements("add", name, elements)
+                text += self.ruleset.elements("delete", name, [element.split(" timeout ")[0] for element in elements])
+            text += self.ruleset.elements("add", name, elements)
+        return text
+
+    def _delete(self, word: str, leaving: Iterable[Leaving]) -> str:
+        by_place: dict[Place, list[str]] = {}
+        for one in leaving:
+            by_place.setdefault(one.place, []).append(one.value)
+        return "".join(
+            self.ruleset.elements("delete", self.ruleset.named(word, place), values)
+            for place, values in by_place.items()
+        )
+
+    def _note_places(self, leaving: Collection[Leaving]) -> None:
+        keys = {one.key for one in leaving if one.key}
+        for place in dict.fromkeys(one.place for one in leaving):
+            self._note(one for one in self.counted(place) if one.key in keys)
+
+    def _note(self, counted: Iterable[Counted]) -> None:
+        self.parting.extend(as_counters(counted))
+
+    def _try_renewing(self) -> bool:
+        """Whether adding an element again moves its deadline: kernels before 6.12 take the command and do nothing."""
+        probe = self.ruleset.named("probe")
+        for seconds in (60, 600):
+            self.nft.change(self.ruleset.elements("add", probe, [f"192.0.2.1 timeout {seconds}s"]))
+        elements = self.nft.elements(self.ruleset.table, "set", probe)
+        self.nft.change(f"flush set inet {self.ruleset.table} {probe}\n")
+        return any(element["elem"]["expires"] > 60 for element in elements)
+
+
+def as_counters(counted: Iterable[Counted]) -> list[Counter]:
+    return [Counter(one.key, one.epoch, one.packets, one.octets) for one in counted if one.key]
+
+
+def _parts_of(key: str) -> list[Part]:
+    try:
+        parsed = parse_key(key)
+    except ValueError as error:
+        raise DriverError(str(error), retryable=False) from None
+    return parts(parsed.kind, parsed.box)
+
+
+def _replaced(change: Change) -> set[str]:
+    """Keys that leave and overlap with what comes: both have to happen in one transaction."""
+    leaving = {one.key for one in [*change.scoped, *change.counted] if one.key}
+    if not change.add or not leaving:
+        return set()
+    replaced = set()
+    kinds = {one.rule.kind for one in change.add}
+    for kind in kinds:
+        coming = [one.rule.box for one in change.add if one.rule.kind is kind]
+        wanted: dict[str | None, list[Box]] = {None: coming}
+        wanted |= {key: [parsed.box] for key in leaving if (parsed := parse_key(key)).kind is kind}
+        for _, owners in decompose(wanted):
+            if None in owners:
+                replaced |= {key for key in owners if key}
+    return replaced
+
+
+def _split(leaving: Iterable[Leaving], replaced: set[str]) -> tuple[list[Leaving], list[Leaving]]:
+    now: list[Leaving] = []
+    later: list[Leaving] = []
+    for one in leaving:
+        (now if one.key is None or one.key in replaced else later).append(one)
+    return now, later

@@ -1,0 +1,207 @@
+"""The nftables driver: a table of our own on a Linux scrubber, router or host in path."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from mitigation.drivers.base import Capabilities, Counter, Desired, Driver, Health, HealthState, Installed, Problem
+from mitigation.drivers.nft_lock import TableLock
+from mitigation.drivers.nft_process import Nft, NftFailed, why_unusable
+from mitigation.drivers.nft_readback import Structure
+from mitigation.drivers.nft_ruleset import Ruleset, parts
+from mitigation.drivers.nft_table import Inventory, NftTable, as_counters
+from mitigation.exceptions import DriverError
+from mitigation.rules.canonical import LIMITS, Kind, Rule, parse_key
+from mitigation.rules.decomposition import overlapping
+
+log = logging.getLogger(__name__)
+
+# The kernel looks for an element to delete from the start of its set: 2 us for each that stays before it. Elements that
+# go in the set's own order are found at once, and only reading tells the order.
+READ_FIRST = 20
+
+
+class NftablesDriver(Driver):
+    """Settings: `runtime_dir` for the lock file; `table`; `stateful` False where only one direction is seen.
+
+    `meter_size` bounds the sources remembered for each limit; when it is full, new sources pass unlimited. `netns`
+    names another network namespace, for tests. The table is locked at first use and until `close`.
+    """
+
+    def __init__(
+        self,
+        *,
+        runtime_dir: Path | str,
+        table: str = "dots",
+        netns: str | None = None,
+        stateful: bool = True,
+        meter_size: int = 65_536,
+        max_rules: int = 20_000,
+        timeout: float = 20.0,
+    ) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", table):
+            raise DriverError(f"{table!r} is no name for a table: small letters, digits and _", retryable=False)
+        self.table = table
+        self.stateful = stateful
+        self.max_rules = max_rules
+        self._nft = Nft(netns=netns, timeout=timeout)
+        self._ruleset = Ruleset(table, stateful=stateful, meter_size=meter_size)
+        self._table = NftTable(self._nft, self._ruleset)
+        self._lock = TableLock(Path(runtime_dir), table)
+
+    # What it can do
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            name="nftables",
+            enforces=True,
+            counts=True,
+            stateful=self.stateful,
+            kinds=self._ruleset.kinds,
+            max_rules=self.max_rules,
+        )
+
+    def check(self, rules: Sequence[Rule]) -> list[Problem]:
+        problems = [Problem(rule.key, sentence) for rule in rules if (sentence := self._why_not(rule))]
+        for kind in Kind:
+            crossing = overlapping(rule.box for rule in rules if rule.kind is kind)
+            keys = {rule.box: rule.key for rule in rules if rule.kind is kind}
+            problems += [Problem(keys[box], "overlaps with another rule of its kind") for box in crossing]
+        problems += [
+            Problem(rule.key, f"only {self.max_rules} rules fit on this equipment") for rule in rules[self.max_rules :]
+        ]
+        return problems
+
+    def _why_not(self, rule: Rule) -> str | None:
+        parameters = rule.parameters
+        if rule.kind not in self._ruleset.kinds:
+            return "this box sees one direction only and keeps no state"
+        if not parts(rule.kind, rule.box):
+            return f"no packet of this box can meet a rule of kind {rule.kind.value}"
+        if rule.kind in LIMITS and (parameters.rate < 1 or parameters.burst < 1):
+            return "a limit needs a rate and a burst of at least 1"
+        if rule.kind is Kind.AMPLIFICATION and not parameters.source_ports:
+            return "a rule for amplification ports needs ports"
+        if rule.kind is Kind.BOGONS and {p.version for p in parameters.source_prefixes} != {rule.box.family}:
+            return "a rule for bogons needs prefixes, all of the family of its destinations"
+        return None
+
+    # How it is
+
+    def health(self) -> Health:
+        if sentence := why_unusable():
+            return Health(HealthState.DOWN, sentence)
+        try:
+            self._own()
+            structure = self._table.structure()
+        except DriverError as error:
+            return Health(HealthState.DOWN, str(error))
+        return self._judge(structure)
+
+    def _judge(self, structure: Structure) -> Health:
+        where = f"table inet {self.table}"
+        if not structure.names:
+            return Health(HealthState.HEALTHY, f"{where} will be made with the first rule")
+        if not structure.versions:
+            return Health(HealthState.DOWN, f"{where} exists and is not ours: rename it, or set DOTS_NFT_TABLE")
+        if not structure.is_whole(self._ruleset):
+            if self._ruleset.version not in structure.versions:
+                return Health(HealthState.DEGRADED, f"{where} is of another version; the next change replaces it")
+            return Health(HealthState.DEGRADED, f"{where} was changed by someone else; the next change repairs it")
+        if structure.foreign:
+            names = ", ".join(structure.foreign[:3])
+            return Health(HealthState.DEGRADED, f"{where} works, and holds things that are not ours: {names}")
+        return Health(HealthState.HEALTHY, f"{where} is as this server left it")
+
+    def installed(self) -> dict[str, Installed]:
+        """Empty when the constant part is missing, damaged or of another version: then nothing is sure to work."""
+        self._own()
+        structure = self._table.structure()
+        if not structure.is_whole(self._ruleset):
+            return {}
+        return _in_force(structure, self._table.inventory(self._ruleset.places))
+
+    def counters(self) -> list[Counter]:
+        self._own()
+        counters = [counter for place in self._ruleset.places for counter in as_counters(self._table.counted(place))]
+        counters = _summed([*self._table.parting, *counters])
+        self._table.parting.clear()
+        return counters
+
+    # What it does
+
+    def apply(self, add: Sequence[Desired], remove: Collection[str]) -> None:
+        self._own()
+        wanted = self._expressible(add)
+        leaving = [key for key in dict.fromkeys(remove) if key not in wanted]
+        before = self._table.prepare(wanted.values())
+        if len(leaving) > READ_FIRST or not self._try_unread(wanted.values(), leaving):
+            self._table.repair(wanted.values(), set(leaving), everywhere=False)
+        self._table.drop_versions(before.versions - {self._ruleset.version})
+
+    def resync(self, desired: Sequence[Desired]) -> None:
+        self._own()
+        wanted = self._expressible(desired)
+        before = self._table.prepare(wanted.values())
+        self._table.repair(wanted.values(), (), everywhere=True)
+        self._table.drop_versions(before.versions - {self._ruleset.version})
+        self._table.drop_unused_profiles(wanted.values())
+
+    def remove_all(self) -> None:
+        self._own()
+        structure = self._table.structure()
+        if structure.versions == {self._ruleset.version} and not structure.foreign:
+            self._table.drop_table()
+        else:
+            self._table.drop_versions(structure.versions)
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def _try_unread(self, add: Collection[Desired], remove: Collection[str]) -> bool:
+        """Changes without reading first, which is right unless someone else was at work or a deadline passed."""
+        try:
+            self._table.change(add, remove)
+        except NftFailed as failure:
+            if not failure.is_conflict:
+                raise
+            log.info("table inet %s is not as expected, reading it back: %s", self.table, failure)
+            return False
+        return True
+
+    def _own(self) -> None:
+        self._lock.acquire(self._nft.namespace_inode())
+
+    def _expressible(self, desired: Sequence[Desired]) -> dict[str, Desired]:
+        for one in desired:
+            if sentence := self._why_not(one.rule):
+                raise DriverError(f"{one.rule.text}: {sentence}", retryable=False)
+        return {one.rule.key: one for one in desired}
+
+
+def _in_force(structure: Structure, inventory: Inventory) -> dict[str, Installed]:
+    """A rule counts when each of its parts is looked up, counted and sent to a chain that is as it was made."""
+    counted = {(place, one.key) for place, entries in inventory.counted.items() for one in entries}
+    seen: dict[str, list[int]] = {}
+    for place, entries in inventory.scoped.items():
+        for one in entries:
+            if one.key and (place, one.key) in counted and structure.holds_some(one.target):
+                seen.setdefault(one.key, []).append(one.expires)
+    found = {}
+    for key, deadlines in seen.items():
+        parsed = parse_key(key)
+        if len(deadlines) == len(parts(parsed.kind, parsed.box)):
+            found[key] = Installed(key, min(deadlines))
+    return found
+
+
+def _summed(counters: list[Counter]) -> list[Counter]:
+    """The parts of one rule together."""
+    totals: dict[tuple[str, str], tuple[int, int]] = {}
+    for one in counters:
+        packets, octets = totals.get((one.key, one.epoch), (0, 0))
+        totals[one.key, one.epoch] = (packets + one.packets, octets + one.octets)
+    return [Counter(key, epoch, *total) for (key, epoch), total in totals.items()]

@@ -1,0 +1,117 @@
+"""Mitigations: list, show, stop."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from mitigation.management.commands._output import Verbs, actor, cell, now
+from mitigation.models import Mitigation
+from mitigation.protocol.status import Status
+from mitigation.services import mitigations
+
+
+class Command(Verbs):
+    help = "List, show and stop mitigations."
+    verbs = {"list": "those that are live", "show": "everything about one", "stop": "end one at once"}
+
+    def arguments_list(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--all", action="store_true", help="ended ones too, newest first")
+
+    def arguments_show(self, parser: ArgumentParser) -> None:
+        parser.add_argument("id", type=int, metavar="ID", help="as `mitigation list` shows it")
+
+    def arguments_stop(self, parser: ArgumentParser) -> None:
+        self.arguments_show(parser)
+        parser.add_argument("--reason", default="stopped by an operator")
+
+    def do_list(self, options: Mapping[str, Any]) -> None:
+        query = Mitigation.objects.select_related("client", "domain").order_by("-pk")
+        found = query[:1000] if options["all"] else query.live()
+        when = now()
+        self.show_rows([_row(one, when) for one in found], options, empty="No mitigation is live.")
+
+    def do_show(self, options: Mapping[str, Any]) -> None:
+        one = Mitigation.objects.select_related("client", "domain").filter(pk=options["id"]).first()
+        if one is None:
+            raise CommandError(f"there is no mitigation {options['id']}; `manage.py mitigation list --all` shows them")
+        values = _row(one, now()) | _details(one)
+        self.show_one(values, options, sentence="\n".join(_lines(values)))
+
+    def do_stop(self, options: Mapping[str, Any]) -> None:
+        mitigations.stop(options["id"], actor=actor(), reason=options["reason"], now=now(), door="command")
+        values = {"id": options["id"], "status": int(Status.WITHDRAWN)}
+        self.show_one(values, options, sentence=f"mitigation {options['id']} is stopped; its rules go within a second")
+
+
+def _status(number: int) -> str:
+    return Status(number).name.lower().replace("_", "-")
+
+
+def _row(one: Mitigation, when: datetime) -> dict[str, Any]:
+    return {
+        "id": one.pk,
+        "domain": one.domain.name,
+        "client": one.client.name,
+        "mid": one.mid,
+        "target": one.scope.get("target-prefix", []),
+        "status": _status(one.status),
+        "remaining": one.remaining(when) if one.is_live else None,
+        "dropped_packets": one.dropped_packets,
+        "dropped_octets": one.dropped_octets,
+    }
+
+
+def _details(one: Mitigation) -> dict[str, Any]:
+    return {
+        "cuid": one.cuid,
+        "scope": one.scope,
+        "playbook": one.playbook,
+        "lifetime": one.lifetime,
+        "requested_at": one.requested_at,
+        "rendered_at": one.rendered_at,
+        "installed_at": one.installed_at,
+        "hitting_at": one.hitting_at,
+        "ended_at": one.ended_at,
+        "problem": one.problem,
+        "notes": one.notes,
+        "rules": [
+            {
+                "text": rule.text,
+                "state": rule.state,
+                "packets": rule.packets,
+                "octets": rule.octets,
+                "read_at": rule.read_at,
+            }
+            for rule in one.rules.order_by("kind", "key")
+        ],
+        "history": [
+            {
+                "at": step.at,
+                "happening": step.happening,
+                "old": _status(step.old) if step.old is not None else None,
+                "new": _status(step.new),
+                "actor": step.actor,
+                "reason": step.reason,
+            }
+            for step in one.transitions.all()
+        ],
+    }
+
+
+def _lines(values: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, value in values.items():
+        title = name.replace("_", " ")
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines.append(f"{title}:")
+            lines += [
+                "    " + "  ".join(cell(part) for part in row.values() if part not in ("", None)) for row in value
+            ]
+        else:
+            lines.append(f"{title}: {cell(value) or '-'}")
+    return lines

@@ -1,0 +1,119 @@
+"""Who may ask for protection, for what, and how they prove who they are."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import models
+from django.db.models import Q
+
+
+class Domain(models.Model):
+    """A DOTS client domain (RFC 8811): the organisation, and what it may ask for."""
+
+    name = models.CharField(max_length=255, unique=True)
+    created_at = models.DateTimeField()
+    maximum_lifetime = models.PositiveBigIntegerField(default=86_400)  # seconds; what is granted at most
+    grants_indefinite = models.BooleanField(default=False)  # whether lifetime -1 is granted as asked
+    maximum_mitigations = models.PositiveIntegerField(default=1_000)  # live ones, over all clients
+    playbook = models.CharField(max_length=32, default="shield")
+    playbook_parameters = models.JSONField(default=dict, blank=True)
+    never_block = models.JSONField(default=list, blank=True)  # prefixes, text
+    contact = models.CharField(max_length=255, blank=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class DomainPrefix(models.Model):
+    """Addresses the domain may ask for, as a range of 16-byte keys; ranges of two domains never overlap."""
+
+    domain = models.ForeignKey(Domain, on_delete=models.CASCADE, related_name="prefixes")
+    prefix = models.CharField(max_length=50, unique=True)
+    family = models.PositiveSmallIntegerField()
+    first = models.BinaryField(max_length=16)
+    last = models.BinaryField(max_length=16)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(family__in=[4, 6]), name="domainprefix_family")]
+        indexes = [models.Index(fields=["family", "first"], name="domainprefix_range")]  # overlap at creation
+
+    def __str__(self) -> str:
+        return self.prefix
+
+
+class DomainName(models.Model):
+    """A fully qualified name the domain may ask for."""
+
+    domain = models.ForeignKey(Domain, on_delete=models.CASCADE, related_name="names")
+    fqdn = models.CharField(max_length=253, unique=True)
+
+    def __str__(self) -> str:
+        return self.fqdn
+
+
+class Client(models.Model):
+    """One DOTS agent of a domain."""
+
+    domain = models.ForeignKey(Domain, on_delete=models.CASCADE, related_name="clients")
+    name = models.CharField(max_length=255, unique=True)
+    created_at = models.DateTimeField()
+    enabled = models.BooleanField(default=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Cuid(models.Model):
+    """A cuid belongs to the client that used it first (RFC 9132, section 4.4.1.1)."""
+
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="cuids")
+    cuid = models.CharField(max_length=250, unique=True)
+    since = models.DateTimeField()
+
+
+class CredentialQuerySet(models.QuerySet["Credential"]):
+    def usable(self, now: datetime) -> CredentialQuerySet:
+        """Those that open a session: of an enabled client, not revoked, inside their validity."""
+        return self.filter(state=Credential.State.ACTIVE, client__enabled=True, not_before__lte=now, not_after__gt=now)
+
+    def revoked(self) -> CredentialQuerySet:
+        return self.filter(state=Credential.State.REVOKED)
+
+
+class Credential(models.Model):
+    """How a client proves itself. A client may have several, so that rotation needs no gap."""
+
+    class Kind(models.TextChoices):
+        X509 = "x509"
+
+    class State(models.TextChoices):
+        ACTIVE = "active"
+        REVOKED = "revoked"
+
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="credentials")
+    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.X509)
+    state = models.CharField(max_length=8, choices=State.choices, default=State.ACTIVE)
+    fingerprint = models.CharField(max_length=64, unique=True)  # SHA-256 of the DER certificate, hex
+    serial = models.CharField(max_length=40)  # hex
+    subject = models.CharField(max_length=255)
+    certificate = models.TextField()  # PEM; the private key is never kept
+    issued_at = models.DateTimeField()
+    not_before = models.DateTimeField()
+    not_after = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    revocation_reason = models.CharField(max_length=255, blank=True)
+
+    objects = CredentialQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "serial"], name="credential_serial"),
+            models.CheckConstraint(
+                condition=Q(state="active", revoked_at=None) | Q(state="revoked", revoked_at__isnull=False),
+                name="credential_revoked_at",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.serial} of {self.client_id}"

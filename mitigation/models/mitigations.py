@@ -1,0 +1,162 @@
+"""Mitigation requests, what became of them, and the traffic they saw."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import models
+from django.db.models import Q
+
+from mitigation.models.domains import Client, Domain
+from mitigation.protocol.status import ACTIVE, Status
+
+INDEFINITE = -1
+
+
+class MitigationQuerySet(models.QuerySet["Mitigation"]):
+    def live(self) -> MitigationQuerySet:
+        """Those a client can still see: from acceptance to the end of the terminating period."""
+        return self.filter(ended_at=None)
+
+    def for_client(self, client: Client) -> MitigationQuerySet:
+        return self.filter(client=client)
+
+    def enforced(self) -> MitigationQuerySet:
+        """Those that want rules: everything active, the terminating period included."""
+        return self.live().filter(status__in=[int(status) for status in ACTIVE])
+
+    def due(self, now: datetime) -> MitigationQuerySet:
+        """Those whose lifetime or terminating period has run out."""
+        return self.live().filter(Q(expires_at__lte=now) | Q(ends_at__lte=now))
+
+
+class Mitigation(models.Model):
+    """(client, cuid, mid): what was asked, what was granted, where it stands. Ended rows stay as history."""
+
+    domain = models.ForeignKey(Domain, on_delete=models.CASCADE, related_name="mitigations")
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="mitigations")
+    cuid = models.CharField(max_length=250)
+    mid = models.PositiveBigIntegerField()
+
+    scope = models.JSONField()  # as received, in the order received, RFC names as keys
+    scope_digest = models.CharField(max_length=64)  # set semantics: a refresh must repeat it
+    trigger_mitigation = models.BooleanField(default=True)
+    lifetime = models.BigIntegerField()  # granted, seconds; -1 is indefinite
+    playbook = models.CharField(max_length=32)
+
+    status = models.PositiveSmallIntegerField(choices=[(int(s), s.name) for s in Status])
+    status_reason = models.CharField(max_length=255, blank=True)
+    requested_at = models.DateTimeField()  # first accepted; never changes
+    refreshed_at = models.DateTimeField()  # the lifetime counts from here
+    expires_at = models.DateTimeField(null=True, blank=True)  # None: indefinite, or already ending
+    mitigation_start = models.DateTimeField(null=True, blank=True)
+    last_grace = models.PositiveSmallIntegerField(default=0)  # seconds of the last terminating period
+    ends_at = models.DateTimeField(null=True, blank=True)  # end of the running terminating period
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    # The proof chain: each is the moment it became true, and None again when it stopped being true.
+    approved_at = models.DateTimeField(null=True, blank=True)
+    rendered_at = models.DateTimeField(null=True, blank=True)
+    installed_at = models.DateTimeField(null=True, blank=True)
+    hitting_at = models.DateTimeField(null=True, blank=True)
+    notes = models.JSONField(default=list, blank=True)  # what the playbook left out, and why
+    problem = models.CharField(max_length=255, blank=True)  # why it is not enforced, for operators
+
+    # Totals since mitigation_start; None where no point can count.
+    dropped_packets = models.BigIntegerField(null=True, blank=True)
+    dropped_octets = models.BigIntegerField(null=True, blank=True)
+    passed_packets = models.BigIntegerField(null=True, blank=True)
+    passed_octets = models.BigIntegerField(null=True, blank=True)
+    counted_at = models.DateTimeField(null=True, blank=True)
+
+    objects = MitigationQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            # One live request per mid; ended ones may repeat it.
+            models.UniqueConstraint(
+                fields=["client", "cuid", "mid"], condition=Q(ended_at=None), name="mitigation_live_mid"
+            ),
+            models.CheckConstraint(condition=Q(lifetime__gte=-1) & ~Q(lifetime=0), name="mitigation_lifetime"),
+            models.CheckConstraint(condition=Q(mid__lte=4_294_967_295), name="mitigation_mid"),
+        ]
+        indexes = [
+            models.Index(fields=["expires_at"], condition=Q(ended_at=None), name="mitigation_expires"),  # due()
+            models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="mitigation_ends"),  # due()
+            models.Index(fields=["domain"], condition=Q(ended_at=None), name="mitigation_live_domain"),  # quota
+            models.Index(fields=["status"], condition=Q(ended_at=None), name="mitigation_live_status"),  # enforced()
+            models.Index(fields=["-requested_at"], name="mitigation_recent"),  # the dashboard's history
+        ]
+
+    def __str__(self) -> str:
+        return f"mid {self.mid} of {self.client_id}"
+
+    @property
+    def is_live(self) -> bool:
+        return self.ended_at is None
+
+    @property
+    def is_ending(self) -> bool:
+        return self.ends_at is not None
+
+    @property
+    def is_active(self) -> bool:
+        return self.is_live and Status(self.status) in ACTIVE
+
+    def remaining(self, now: datetime) -> int:
+        """Seconds of lifetime left, never below 0; -1 for an indefinite request (RFC 9132, section 4.4.2)."""
+        if self.lifetime == INDEFINITE and not self.is_ending:
+            return INDEFINITE
+        until = self.ends_at or self.expires_at
+        if until is None:
+            return 0
+        return max(0, round((until - now).total_seconds()))
+
+
+class Target(models.Model):
+    """A range of addresses that a live mitigation protects. Rows go when it ends; history is in `scope`.
+
+    Two prefixes overlap only if one contains the other, so "who overlaps x" is: ranges that start at one of the
+    at most 129 prefixes above x, or start inside x. Both parts use the index; comparing both ends would not.
+    """
+
+    mitigation = models.ForeignKey(Mitigation, on_delete=models.CASCADE, related_name="targets")
+    family = models.PositiveSmallIntegerField()
+    first = models.BinaryField(max_length=16)
+    last = models.BinaryField(max_length=16)
+
+    class Meta:
+        indexes = [models.Index(fields=["family", "first"], name="target_range")]
+
+
+class Transition(models.Model):
+    """One step in the life of a mitigation: old and new status, why, who, when."""
+
+    mitigation = models.ForeignKey(Mitigation, on_delete=models.CASCADE, related_name="transitions")
+    old = models.PositiveSmallIntegerField(null=True, blank=True)
+    new = models.PositiveSmallIntegerField()
+    happening = models.CharField(max_length=32)
+    reason = models.CharField(max_length=255, blank=True)
+    actor = models.CharField(max_length=255)
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+
+
+class Sample(models.Model):
+    """Traffic of one mitigation in the `seconds` before `at`: differences of counters, zero ones left out."""
+
+    mitigation = models.ForeignKey(Mitigation, on_delete=models.CASCADE, related_name="samples")
+    at = models.DateTimeField()
+    seconds = models.FloatField()
+    dropped_packets = models.BigIntegerField(default=0)
+    dropped_octets = models.BigIntegerField(default=0)
+    passed_packets = models.BigIntegerField(default=0)
+    passed_octets = models.BigIntegerField(default=0)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["mitigation", "at"], name="sample_of_mitigation"),  # one chart
+            models.Index(fields=["at"], name="sample_at"),  # the sum over all, and thinning by age
+        ]

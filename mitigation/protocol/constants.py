@@ -1,0 +1,43 @@
+"""Numbers of the protocol, each beside where it is registered or recommended."""
+
+from __future__ import annotations
+
+# IANA service name dots-signal (RFC 9132, section 10.1).
+PORT = 4646
+
+# application/dots+cbor: content format and CBOR tag have the same number (RFC 9132, sections 10.4 and 10.5).
+CONTENT_FORMAT = 271
+CBOR_TAG = 271
+
+# RFC 9132, section 4.2, Table 1.
+WELL_KNOWN = (".well-known", "dots")
+
+# lifetime, in seconds (RFC 9132, section 4.4.1.1).
+RECOMMENDED_LIFETIME = 3600
+INDEFINITE_LIFETIME = -1
+MAXIMUM_LIFETIME = 2**32 - 1  # YANG ietf-dots-signal-channel: uint32
+
+MAXIMUM_MID = 2**32 - 1
+MAXIMUM_CUID_OCTETS = 250  # "cuid=" and the value share one Uri-Path option of 255 octets (RFC 7252, section 5.10)
+
+# Active-but-terminating period, in seconds (RFC 9132, section 4.4.4).
+FIRST_GRACE = 120
+LONGEST_GRACE = 300
+
+# CoAP transmission parameters with the defaults of RFC 9132, section 4.5.2 and appendix C.
+ACK_TIMEOUT = 2.0
+ACK_RANDOM_FACTOR = 1.5
+MAX_RETRANSMIT = 3
+HEARTBEAT_INTERVAL = 30
+MISSING_HB_ALLOWED = 15
+
+# Without an estimate of the round trip, one notification every 3 s at most (RFC 9132, section 4.4.2.1).
+NOTIFICATION_GAP = 3.0
+# Latest state repeated during active mitigation, for observers whose notification was lost (RFC 9132 gives no figure).
+NOTIFICATION_PERIOD = 30.0
+
+# How long a request withdrawn by the server stays visible with status 7, so that a client that polls is told.
+WITHDRAWN_SHOWN = 120
+
+# Payload of a CoAP message when nothing is known of the path (RFC 7252, section 4.6).
+MAXIMUM_PAYLOAD = 1024

@@ -1,0 +1,188 @@
+"""Rules as values: one kind of action on one box, with a key that is the same whenever match and action are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any
+
+from mitigation.rules import wording
+from mitigation.rules.boxes import ANY_PORT, ANY_PROTOCOL, NO_PORT, Box, Family, Range, networks
+from mitigation.rules.scope import Network
+
+
+class Kind(StrEnum):
+    """What is done. The values are words in keys: short, and never given a second meaning."""
+
+    DISCARD = "discard"
+    AMPLIFICATION = "amp"
+    FRAGMENTS = "frag"
+    TCP_FLAGS = "flags"
+    BOGONS = "bogon"
+    SYN_LIMIT = "syn"
+    UDP_LIMIT = "udp"
+    ICMP_LIMIT = "icmp"
+    PASSED = "pass"
+
+
+LIMITS = frozenset({Kind.SYN_LIMIT, Kind.UDP_LIMIT, Kind.ICMP_LIMIT})
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """`rate` in packets per second and `burst` in packets hold for one source towards one destination address."""
+
+    rate: int = 0
+    burst: int = 0
+    source_ports: tuple[int, ...] = ()
+    source_prefixes: tuple[Network, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Empty for no parameters, else eight characters that differ between different parameters."""
+        if self == Parameters():
+            return ""
+        words = repr((self.rate, self.burst, self.source_ports, [str(prefix) for prefix in self.source_prefixes]))
+        return hashlib.blake2b(words.encode(), digest_size=4).hexdigest()
+
+
+@dataclass(frozen=True)
+class Rule:
+    kind: Kind
+    box: Box
+    parameters: Parameters = Parameters()
+
+    @property
+    def key(self) -> str:
+        """At most 119 characters of letters, digits, spaces and `. : / , -`; holds the box in words."""
+        return format_key(self.kind, self.box, self.parameters.digest)
+
+    @property
+    def drops(self) -> bool:
+        return self.kind is not Kind.PASSED
+
+    @property
+    def text(self) -> str:
+        """One line for an operator."""
+        return wording.sentence(self.kind.name, self.box, self.parameters)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; integers above 2**53 as strings, so that any JSON field may hold them."""
+        box = {name: str(value) if "address" in name else value for name, value in asdict(self.box).items()}
+        parameters = {
+            "rate": self.parameters.rate,
+            "burst": self.parameters.burst,
+            "source_ports": list(self.parameters.source_ports),
+            "source_prefixes": [str(prefix) for prefix in self.parameters.source_prefixes],
+        }
+        return {"kind": self.kind.value, "box": box, "parameters": parameters}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | str) -> Rule:
+        """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
+        stored: Mapping[str, Any] = json.loads(value) if isinstance(value, str) else value
+        box = {name: int(number) for name, number in stored["box"].items()}
+        parameters = stored["parameters"]
+        return cls(
+            kind=Kind(stored["kind"]),
+            box=Box(**box),  # type: ignore[arg-type]  # Box checks the family itself
+            parameters=Parameters(
+                rate=int(parameters["rate"]),
+                burst=int(parameters["burst"]),
+                source_ports=tuple(int(port) for port in parameters["source_ports"]),
+                source_prefixes=tuple(ip_network(prefix) for prefix in parameters["source_prefixes"]),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key taken apart: everything but the parameters, of which only the digest is left."""
+
+    kind: Kind
+    box: Box
+    digest: str
+
+
+def format_key(kind: Kind, box: Box, digest: str) -> str:
+    words = [kind.value, _addresses(box), _protocols(box.protocols), _ports(box.ports)]
+    return " ".join(words + [digest] if digest else words)
+
+
+def is_key(word: str) -> bool:
+    """Whether `parse_key` takes it."""
+    try:
+        parse_key(word)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=65_536)  # every reading of the equipment meets the same keys again
+def parse_key(key: str) -> Key:
+    """The inverse of `format_key`. Raises ValueError for anything else."""
+    words = key.split(" ")
+    if len(words) not in (4, 5):
+        raise ValueError(f"not a rule key: {key!r}")
+    family, addresses = _parse_addresses(words[1])
+    protocols = ANY_PROTOCOL if words[2] == "any" else _parse_range(words[2])
+    box = Box(family, *addresses, *protocols, *_parse_ports(words[3]))
+    return Key(Kind(words[0]), box, words[4] if len(words) == 5 else "")
+
+
+def _addresses(box: Box) -> str:
+    prefixes = networks(box)
+    if len(prefixes) == 1:
+        return str(prefixes[0])
+    if box.family == 4:
+        return f"{IPv4Address(box.first_address)}-{IPv4Address(box.last_address)}"
+    return f"{IPv6Address(box.first_address)}-{IPv6Address(box.last_address)}"
+
+
+def _parse_addresses(word: str) -> tuple[Family, Range]:
+    family: Family = 6 if ":" in word else 4
+    if "-" not in word:
+        network = ip_network(word)
+        return family, (int(network[0]), int(network[-1]))
+    address = IPv6Address if family == 6 else IPv4Address
+    first, last = word.split("-")
+    return family, (int(address(first)), int(address(last)))
+
+
+def _protocols(protocols: Range) -> str:
+    return "any" if protocols == ANY_PROTOCOL else _range(protocols)
+
+
+def _ports(ports: Range) -> str:
+    """`any`, `none` (only what carries no port), a range, or `none,` and a range."""
+    if ports == ANY_PORT:
+        return "any"
+    if ports == (NO_PORT, NO_PORT):
+        return "none"
+    if ports[0] == NO_PORT:
+        return "none," + _range((0, ports[1]))
+    return _range(ports)
+
+
+def _parse_ports(word: str) -> Range:
+    if word == "any":
+        return ANY_PORT
+    if word == "none":
+        return NO_PORT, NO_PORT
+    if word.startswith("none,"):
+        return NO_PORT, _parse_range(word.removeprefix("none,"))[1]
+    return _parse_range(word)
+
+
+def _range(span: Range) -> str:
+    return f"{span[0]}" if span[0] == span[1] else f"{span[0]}-{span[1]}"
+
+
+def _parse_range(word: str) -> Range:
+    first, _, last = word.partition("-")
+    return int(first), int(last or first)

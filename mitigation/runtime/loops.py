@@ -1,0 +1,54 @@
+"""An asyncio program: runs until SIGTERM or SIGINT, tells its parent when it is ready, fails as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+READY_VARIABLE = "DOTS_READY_FD"
+
+
+def run(program: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run `program(stop)`; it returns after `stop` is set. A signal sets it."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await program(stop)
+
+    asyncio.run(main())
+
+
+def say_ready() -> None:
+    """Tell the parent, if it asked by naming a descriptor."""
+    descriptor = os.environ.pop(READY_VARIABLE, "")
+    if descriptor:
+        os.write(int(descriptor), b"ready\n")
+        os.close(int(descriptor))
+
+
+def tune_garbage_collection() -> None:
+    """What lives now lives for ever: with the default thresholds, looking at it again costs 180 ms at p99."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
+
+
+async def until(stop: asyncio.Event, *tasks: Awaitable[Any]) -> None:
+    """Wait for `stop`, or for the first task to end: an exception of one ends the program with it."""
+    running = [asyncio.ensure_future(task) for task in tasks]
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        done, _ = await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in [stopped, *running]:
+            task.cancel()
+        await asyncio.gather(stopped, *running, return_exceptions=True)

@@ -1,0 +1,131 @@
+"""Group commit: requests of a few milliseconds share one transaction, and each is answered after its commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+from django.db import DatabaseError, connection
+
+from mitigation.exceptions import Unavailable
+from mitigation.runtime import clock
+from mitigation.services import mitigations
+from mitigation.services.mitigations import Outcome, Submission, Withdrawal
+from mitigation.services.units import unit_of_work
+
+LINGER = 0.004  # seconds a batch waits for company: the best 99th percentile was measured at 4 to 5 ms
+LARGEST = 512
+WAITING = 4_096  # beyond this a request is refused rather than answered late
+
+log = logging.getLogger(__name__)
+
+Item = Submission | Withdrawal
+_Waiting = tuple[Item, "asyncio.Future[Outcome | None]"]
+
+
+class Writer:
+    """One thread with one database connection; `submit` may be awaited from the loop that started it."""
+
+    def __init__(self, *, now: Callable[[], Any] = clock.now) -> None:
+        self._now = now
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self.batches = 0
+        self.items = 0
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, then end."""
+        self._queue.put(None)
+        self._thread.join(timeout=10)
+
+    async def submit(self, item: Item) -> Outcome | None:
+        """Returns after the commit: the outcome of a Submission, None for a Withdrawal.
+
+        Raises Unavailable when the database cannot take it now; then nothing of the request stands.
+        """
+        if self._queue.qsize() > WAITING:
+            raise Unavailable("too many requests wait", retry_after=5)
+        answer: asyncio.Future[Outcome | None] = self._loop.create_future()
+        self._queue.put((item, answer))
+        return await answer
+
+    def _run(self) -> None:
+        try:
+            while (batch := self._collect()) is not None:
+                self._write(batch)
+        finally:
+            connection.close()
+
+    def _collect(self) -> list[_Waiting] | None:
+        first = self._queue.get()
+        if first is None:
+            return None
+        batch = [first]
+        time.sleep(LINGER)
+        while len(batch) < LARGEST:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                self._queue.put(None)
+                break
+            batch.append(item)
+        return batch
+
+    def _write(self, batch: list[_Waiting]) -> None:
+        self.batches += 1
+        self.items += len(batch)
+        try:
+            outcomes = self._commit([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001  the boundary of the writer thread: every waiter gets an answer
+            if len(batch) == 1:
+                self._fail(batch[0], error)
+                return
+            log.warning("a batch of %d did not commit (%s); each alone now", len(batch), type(error).__name__)
+            for waiting in batch:
+                self._write([waiting])
+            return
+        self._loop.call_soon_threadsafe(_resolve, batch, outcomes)
+
+    def _commit(self, items: Sequence[Item]) -> list[Outcome | None]:
+        outcomes: list[Outcome | None] = []
+        with unit_of_work(self._now()) as unit:
+            for kind, run in groupby(items, type):
+                same = list(run)
+                if kind is Submission:
+                    outcomes += mitigations.submit_many(same, now=unit.now)  # type: ignore[arg-type]
+                else:
+                    mitigations.withdraw_many(same, now=unit.now)  # type: ignore[arg-type]
+                    outcomes += [None] * len(same)
+        return outcomes
+
+    def _fail(self, waiting: _Waiting, error: Exception) -> None:
+        if isinstance(error, DatabaseError):
+            log.error("not written: %s", error)
+            error = Unavailable("the server cannot store the request now; ask again", retry_after=10)
+            connection.close()  # the next batch begins with a fresh connection
+        else:
+            log.error("not written", exc_info=error)
+        self._loop.call_soon_threadsafe(_reject, waiting[1], error)
+
+
+def _resolve(batch: list[_Waiting], outcomes: list[Outcome | None]) -> None:
+    for (_, answer), outcome in zip(batch, outcomes, strict=True):
+        if not answer.done():
+            answer.set_result(outcome)
+
+
+def _reject(answer: asyncio.Future[Outcome | None], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)

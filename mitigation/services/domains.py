@@ -1,0 +1,94 @@
+"""Who may ask for what: domains and their clients."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+from mitigation.exceptions import MalformedRequest, NotFound
+from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
+from mitigation.protocol.scope import Network, ancestor_keys, range_keys
+from mitigation.services.units import unit_of_work
+
+# Names stand in paths, file names and log lines; LDH and dots with room for people's own separators.
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?")
+
+
+def add_domain(
+    name: str, *, prefixes: Iterable[str], fqdns: Iterable[str] = (), actor: str, now: datetime, door: str = "command"
+) -> Domain:
+    """Create a domain with what it may ask for. Raises MalformedRequest, naming what is wrong or in the way.
+
+    Prefixes of two domains never overlap, so that every address has at most one owner.
+    """
+    _check_name(name)
+    networks = [_parse(text) for text in prefixes]
+    if not networks:
+        raise MalformedRequest("a domain needs at least one prefix")
+    with unit_of_work(now) as unit:
+        if Domain.objects.filter(name=name).exists():
+            raise MalformedRequest(f"a domain named {name} exists already")
+        domain = Domain.objects.create(name=name, created_at=now)
+        for network in networks:
+            _add_prefix(domain, network)
+        for fqdn in fqdns:
+            _add_name(domain, fqdn)
+        unit.audit(
+            door=door,
+            actor=actor,
+            action="domain-add",
+            subject=f"domain {name}",
+            after={"prefixes": [str(network) for network in networks], "fqdns": list(fqdns)},
+        )
+        unit.tell(Change.Topic.CLIENT, domain.pk)
+    return domain
+
+
+def add_client(name: str, *, domain: str, actor: str, now: datetime, door: str = "command") -> Client:
+    """Create a client of an existing domain. Raises NotFound or MalformedRequest."""
+    _check_name(name)
+    with unit_of_work(now) as unit:
+        owner = Domain.objects.filter(name=domain).first()
+        if owner is None:
+            raise NotFound(f"there is no domain named {domain}; `manage.py domain list` shows those there are")
+        if Client.objects.filter(name=name).exists():
+            raise MalformedRequest(f"a client named {name} exists already")
+        client = Client.objects.create(domain=owner, name=name, created_at=now)
+        unit.audit(door=door, actor=actor, action="client-add", subject=f"client {name}", after={"domain": domain})
+        unit.tell(Change.Topic.CLIENT, client.pk)
+    return client
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise MalformedRequest(f"{name!r} is not a usable name: letters, digits, dots, hyphens and underscores only")
+
+
+def _parse(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise MalformedRequest(f"{text} is not a prefix: {error}") from None
+
+
+def _add_prefix(domain: Domain, network: Network) -> None:
+    first, last = range_keys(network)
+    same_family = DomainPrefix.objects.filter(family=network.version).select_related("domain")
+    for other in same_family.filter(first__in=ancestor_keys(network)):
+        if bytes(other.last) >= last:
+            raise MalformedRequest(f"{network} lies in {other.prefix} of domain {other.domain.name}")
+    inner = same_family.filter(first__gte=first, first__lte=last).first()
+    if inner is not None:
+        raise MalformedRequest(f"{network} contains {inner.prefix} of domain {inner.domain.name}")
+    DomainPrefix.objects.create(domain=domain, prefix=str(network), family=network.version, first=first, last=last)
+
+
+def _add_name(domain: Domain, fqdn: str) -> None:
+    if not _NAME.fullmatch(fqdn) or "." not in fqdn:
+        raise MalformedRequest(f"{fqdn!r} is not a fully qualified domain name")
+    taken = DomainName.objects.filter(fqdn=fqdn.lower()).select_related("domain").first()
+    if taken is not None:
+        raise MalformedRequest(f"{fqdn} belongs to domain {taken.domain.name}")
+    DomainName.objects.create(domain=domain, fqdn=fqdn.lower())

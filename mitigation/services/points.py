@@ -1,0 +1,49 @@
+"""Enforcement points: which there are and how they fare."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mitigation.models import Change, EnforcementPoint
+from mitigation.services.units import unit_of_work
+
+
+def ensure_local(name: str, *, driver: str, enforces: bool, now: datetime) -> EnforcementPoint:
+    """The point of this machine, with the driver that this start chose. Its rules are looked at anew."""
+    with unit_of_work(now) as unit:
+        point, created = EnforcementPoint.objects.get_or_create(name=name, defaults={"driver": driver})
+        if created or (point.driver, point.enforces) != (driver, enforces):
+            unit.audit(
+                door="server",
+                actor="server",
+                action="point-driver",
+                subject=f"point {name}",
+                before=None if created else {"driver": point.driver},
+                after={"driver": driver},
+            )
+        point.driver, point.enforces, point.counts = driver, enforces, enforces
+        point.enabled = True
+        point.health = EnforcementPoint.Health.UNKNOWN
+        point.health_sentence = ""
+        point.wanted += 1
+        point.save(update_fields=["driver", "enforces", "counts", "enabled", "health", "health_sentence", "wanted"])
+        unit.tell(Change.Topic.POINT, point.pk)
+    return point
+
+
+def note_health(point_id: int, *, health: str, sentence: str, now: datetime) -> None:
+    """What the driver says of its equipment; others hear of it only when it changes."""
+    with unit_of_work(now) as unit:
+        point = EnforcementPoint.objects.get(pk=point_id)
+        changed = (point.health, point.health_sentence) != (health, sentence[:255])
+        point.health, point.health_sentence, point.health_at = health, sentence[:255], now
+        point.save(update_fields=["health", "health_sentence", "health_at"])
+        if changed:
+            unit.audit(
+                door="server",
+                actor="server",
+                action="point-health",
+                subject=f"point {point.name}",
+                after={"health": health, "sentence": sentence},
+            )
+            unit.tell(Change.Topic.POINT, point.pk)

@@ -1,0 +1,117 @@
+"""One transaction, its history and its news: what every verb is wrapped in.
+
+Within a unit, verbs collect transitions, audits and changes; when the outermost unit ends they are written, the change
+counter last, and after the commit the other processes get a hint. Nested units join the outer one, so a batch of
+many verbs is one transaction with one increment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import F
+
+from mitigation import dispatch, events
+from mitigation.models import Audit, Change, ChangeCounter, EnforcementPoint, Mitigation, Transition
+
+
+class Unit:
+    """What one transaction still has to write."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.transitions: list[Transition] = []
+        self._audits: list[Audit] = []
+        self._changed: dict[Mitigation, set[str]] = {}
+        self._news: dict[tuple[str, int], None] = {}  # in the order first said
+        self._rules_are_stale = False
+
+    def audit(self, *, door: str, actor: str, action: str, subject: str, before: Any = None, after: Any = None) -> None:
+        """Who did what. `before` and `after` are plain JSON values."""
+        self._audits.append(
+            Audit(at=self.now, door=door, actor=actor, action=action, subject=subject, before=before, after=after)
+        )
+
+    def save(self, mitigation: Mitigation, *fields: str) -> None:
+        """Have these fields of an existing row written with the rest of the batch."""
+        self._changed.setdefault(mitigation, set()).update(fields)
+        self.tell(Change.Topic.MITIGATION, mitigation.pk)
+
+    def tell(self, topic: str, object_id: int) -> None:
+        """Let readers of the change cursor know, once a transaction however often it is said."""
+        self._news[(topic, object_id)] = None
+
+    def rules_are_stale(self) -> None:
+        """The set of rules that should stand at the enforcement points may have changed."""
+        self._rules_are_stale = True
+
+    def flush(self) -> None:
+        """Write rows and history, so that the next verb in the same transaction reads them. Ends every nested unit."""
+        self._write_mitigations()
+        Transition.objects.bulk_create(self.transitions)
+        Audit.objects.bulk_create(self._audits)
+        self.transitions.clear()
+        self._audits.clear()
+
+    def finish(self) -> None:
+        """The rest, once: points marked, changes counted. Nothing may be written in the transaction after this."""
+        self.flush()
+        if self._rules_are_stale:
+            self._mark_points()
+        if self._news:
+            self._write_changes()
+            events.hint_on_commit()
+
+    def _write_mitigations(self) -> None:
+        by_fields: dict[frozenset[str], list[Mitigation]] = {}
+        for mitigation, fields in self._changed.items():
+            by_fields.setdefault(frozenset(fields), []).append(mitigation)
+        for names, mitigations in by_fields.items():
+            Mitigation.objects.bulk_update(mitigations, sorted(names))
+        self._changed.clear()
+
+    def _mark_points(self) -> None:
+        EnforcementPoint.objects.filter(enabled=True).update(wanted=F("wanted") + 1)
+        dispatch.reconcile_soon()
+
+    def _write_changes(self) -> None:
+        """Last in the transaction: the lock on the counter makes commit order and number order the same."""
+        count = len(self._news)
+        if not ChangeCounter.objects.filter(pk=1).update(value=F("value") + count):
+            ChangeCounter.objects.create(pk=1, value=count)
+        last = ChangeCounter.objects.values_list("value", flat=True).get(pk=1)
+        Change.objects.bulk_create(
+            Change(number=number, topic=topic, object_id=object_id, at=self.now)
+            for number, (topic, object_id) in enumerate(self._news, start=last - count + 1)
+        )
+
+
+_current: ContextVar[Unit | None] = ContextVar("unit", default=None)
+
+
+@contextmanager
+def unit_of_work(now: datetime) -> Iterator[Unit]:
+    """The running unit, or a new one in a transaction of its own."""
+    running = _current.get()
+    if running is not None:
+        yield running
+        running.flush()
+        return
+    with transaction.atomic():
+        unit = Unit(now)
+        token = _current.set(unit)
+        try:
+            yield unit
+        finally:
+            _current.reset(token)
+        unit.finish()
+
+
+def lockable() -> bool:
+    """Whether SELECT FOR UPDATE means something here; SQLite takes the write lock at BEGIN instead."""
+    return bool(connection.features.has_select_for_update)

@@ -1,0 +1,51 @@
+"""What keeps tables small: old changes go, old samples are thinned."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Max, Min, Sum
+
+from mitigation.models import Change, Sample, Session
+
+CHANGES_KEPT = timedelta(hours=1)  # a reader that was away longer reads everything anew
+FINE = timedelta(hours=6)  # ten-second samples
+COARSE = timedelta(days=90)  # five-minute samples, then nothing
+COARSE_SECONDS = 300
+SESSIONS_KEPT = timedelta(days=30)
+
+
+def tidy(*, now: datetime) -> None:
+    """Safe to run at any time and twice."""
+    Change.objects.filter(at__lt=now - CHANGES_KEPT).delete()
+    Session.objects.filter(closed_at__lt=now - SESSIONS_KEPT).delete()
+    Sample.objects.filter(at__lt=now - COARSE).delete()
+    while thin_once(now=now):
+        pass
+
+
+def thin_once(*, now: datetime, limit: int = 200) -> int:
+    """Merge fine samples of up to `limit` mitigations into coarse ones; returns how many rows went."""
+    old = Sample.objects.filter(at__lt=now - FINE, seconds__lt=COARSE_SECONDS)
+    owners = list(old.order_by().values_list("mitigation", flat=True).distinct()[:limit])
+    return sum(_thin(owner, now=now) for owner in owners)
+
+
+def _thin(mitigation_id: int, *, now: datetime) -> int:
+    with transaction.atomic():
+        old = Sample.objects.filter(mitigation_id=mitigation_id, at__lt=now - FINE, seconds__lt=COARSE_SECONDS)
+        first = old.aggregate(at=Min("at"))["at"]
+        if first is None:
+            return 0
+        window = old.filter(at__lt=first + timedelta(seconds=COARSE_SECONDS))
+        merged = window.aggregate(
+            at=Max("at"),
+            dropped_packets=Sum("dropped_packets"),
+            dropped_octets=Sum("dropped_octets"),
+            passed_packets=Sum("passed_packets"),
+            passed_octets=Sum("passed_octets"),
+        )
+        gone, _ = window.delete()
+        Sample.objects.create(mitigation_id=mitigation_id, seconds=COARSE_SECONDS, **merged)
+        return gone

@@ -1,0 +1,75 @@
+"""Which credential is whose, in memory: asked after each handshake and on each request, refreshed by the cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import QuerySet
+
+from mitigation.models import Change, Credential
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The client that a credential stands for."""
+
+    credential_id: int
+    client_id: int
+    client_name: str
+    domain_name: str
+    not_before: datetime
+    not_after: datetime
+
+
+class Book:
+    """Credentials by fingerprint. `load` and `refresh` read the database; the rest only looks."""
+
+    def __init__(self) -> None:
+        self._usable: dict[str, Identity] = {}
+        self._refused: set[str] = set()
+
+    def load(self) -> None:
+        """Read everything."""
+        self._take(Credential.objects.all())
+
+    def refresh(self, changes: Iterable[tuple[str, int]]) -> bool:
+        """Read what changed; whether anything did. A changed client or domain may touch many: everything is read."""
+        topics = {topic for topic, _ in changes}
+        if Change.Topic.CLIENT in topics:
+            self._usable.clear()
+            self._refused.clear()
+            self.load()
+            return True
+        ids = [object_id for topic, object_id in changes if topic == Change.Topic.CREDENTIAL]
+        if ids:
+            self._take(Credential.objects.filter(pk__in=ids))
+        return bool(ids)
+
+    def find(self, fingerprint: str, *, now: datetime) -> Identity | None:
+        """Whose this certificate is, if it may be used now."""
+        identity = self._usable.get(fingerprint)
+        if identity is None or not identity.not_before <= now < identity.not_after:
+            return None
+        return identity
+
+    def refuses(self, fingerprint: str) -> bool:
+        """Whether this certificate is known and no longer good: not even a session is opened for it."""
+        return fingerprint in self._refused
+
+    def _take(self, credentials: QuerySet[Credential]) -> None:
+        for row in credentials.select_related("client__domain"):
+            if row.state == Credential.State.ACTIVE and row.client.enabled:
+                self._refused.discard(row.fingerprint)
+                self._usable[row.fingerprint] = Identity(
+                    credential_id=row.pk,
+                    client_id=row.client_id,
+                    client_name=row.client.name,
+                    domain_name=row.client.domain.name,
+                    not_before=row.not_before,
+                    not_after=row.not_after,
+                )
+            else:
+                self._usable.pop(row.fingerprint, None)
+                self._refused.add(row.fingerprint)

@@ -1,0 +1,87 @@
+"""Takes each request to its resource: a look-up in a dictionary, where aiocoap's site would copy every message.
+
+The order of checks fixes which fault is reported when there are several: options, path, method, content format,
+identity, then the body (the rows on error precedence).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from aiocoap import Code, Message
+from aiocoap.numbers.types import CON, NON
+from aiocoap.pipe import Pipe
+
+from mitigation.exceptions import BadOption, DotsError, NotFound, Unauthorized
+from mitigation.protocol import paths
+from mitigation.signal_channel import errors, options
+from mitigation.signal_channel.book import Identity
+
+log = logging.getLogger(__name__)
+
+SUPPRESS_ANY = 26  # No-Response for all classes (RFC 7967): the stack lets go of the request and sends nothing
+
+
+class Silence(Exception):
+    """The protocol wants no answer at all."""
+
+
+class Resource(Protocol):
+    """Something under /.well-known/dots."""
+
+    needs_identity: bool
+
+    async def render(self, request: Message, identity: Identity | None, pipe: Pipe) -> Message | None:
+        """The answer; None when the resource has sent it by the pipe itself. Raises DotsError or Silence."""
+
+
+class Dispatcher:
+    """What an aiocoap context calls its site."""
+
+    def __init__(self, resources: Mapping[str, Resource], identify: Identify) -> None:
+        self._resources = resources
+        self._identify = identify
+
+    async def render_to_pipe(self, pipe: Pipe) -> None:
+        request = pipe.request
+        try:
+            answer = await self._answer(request, pipe)
+        except Silence:
+            answer = _nothing()
+        except BadOption as refusal:
+            # RFC 7252, section 5.4.1: a NON with an unknown critical option is rejected without an answer.
+            answer = _nothing() if request.mtype is NON else errors.answer(refusal)
+        except DotsError as refusal:
+            answer = errors.answer(refusal)
+        except Exception:
+            log.exception("request failed")
+            answer = errors.internal_error()
+        if answer is not None:
+            pipe.add_response(answer, is_last=True)
+
+    async def _answer(self, request: Message, pipe: Pipe) -> Message | None:
+        options.check(request)
+        name = paths.resource_name(request.opt.uri_path)
+        resource = self._resources.get(name)
+        if resource is None:
+            raise NotFound(f"there is no resource {name[:40]!r} here")
+        identity = self._identify(request)
+        if resource.needs_identity and identity is None:
+            raise Unauthorized("this credential is not registered for the service, or has been revoked")
+        return await resource.render(request, identity, pipe)
+
+
+class Identify(Protocol):
+    """Whose request this is, judged now; None for a credential that is not, or no longer, good."""
+
+    def __call__(self, request: Message) -> Identity | None: ...
+
+
+def is_confirmable(request: Message) -> bool:
+    return bool(request.mtype is CON)
+
+
+def _nothing() -> Message:
+    return Message(code=Code.BAD_REQUEST, no_response=SUPPRESS_ANY)

@@ -1,0 +1,136 @@
+"""Who watches which mitigation, and when each is told (RFC 9132, section 4.4.2.1; RFC 7641).
+
+Keyed by client, cuid and mid (None: the whole list), so that one change wakes only those it concerns. An observer is
+told at most once in NOTIFICATION_GAP, always the newest state, and again in each NOTIFICATION_PERIOD while active.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiocoap import Code, Message
+from aiocoap.numbers.types import NON
+from aiocoap.pipe import Pipe
+
+from mitigation.protocol.constants import NOTIFICATION_GAP, NOTIFICATION_PERIOD
+from mitigation.signal_channel.representation import notification
+
+Key = tuple[int, str, int | None]
+
+MAXIMUM_PER_CLIENT = 1_024  # beyond this GET is answered without Observe, and the client polls
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What there is to tell: a body, whether it is worth repeating, and whether anything will ever follow."""
+
+    payload: bytes
+    is_active: bool
+    is_final: bool  # the thing observed is gone: one 4.04 without Observe follows, then nothing
+
+
+Read = Callable[[], Awaitable[State]]
+
+
+class Observers:
+    """All observations of one signal worker."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, set[Observation]] = {}
+        self._of_client: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_key.values()))
+
+    def has_room(self, client_id: int) -> bool:
+        return self._of_client.get(client_id, 0) < MAXIMUM_PER_CLIENT
+
+    def wake(self, client_id: int, cuid: str, mid: int) -> None:
+        """This mitigation changed: its observers and those of the list are due."""
+        for key in ((client_id, cuid, mid), (client_id, cuid, None)):
+            for observation in self._by_key.get(key, ()):
+                observation.changed.set()
+
+    async def serve(self, key: Key, pipe: Pipe, first: Message, read: Read) -> None:
+        """Answer the registration and stay until the peer loses interest or nothing more will come.
+
+        Ends by cancellation when the peer cancels, answers RST, registers the same token again or its session ends.
+        """
+        observation = Observation(pipe, read)
+        self._add(key, observation)
+        try:
+            await observation.run(first)
+        finally:
+            self._remove(key, observation)
+
+    def _add(self, key: Key, observation: Observation) -> None:
+        self._by_key.setdefault(key, set()).add(observation)
+        self._of_client[key[0]] = self._of_client.get(key[0], 0) + 1
+
+    def _remove(self, key: Key, observation: Observation) -> None:
+        watching = self._by_key[key]
+        watching.discard(observation)
+        if not watching:
+            del self._by_key[key]
+        self._of_client[key[0]] -= 1
+        if not self._of_client[key[0]]:
+            del self._of_client[key[0]]
+
+
+class Observation:
+    """One registration."""
+
+    def __init__(self, pipe: Pipe, read: Read) -> None:
+        self._pipe = pipe
+        self._read = read
+        self.changed = asyncio.Event()
+        # Seconds of the monotonic clock fit RFC 7641's rule (under 2^23 in 256 s) and grow over re-registrations.
+        self._number = int(time.monotonic()) & 0xFFFFFF
+
+    async def run(self, first: Message) -> None:
+        first.opt.observe = self._next_number()
+        self._pipe.add_response(first, is_last=False)
+        wait = NOTIFICATION_PERIOD
+        while True:
+            await asyncio.sleep(NOTIFICATION_GAP)
+            try:
+                await asyncio.wait_for(self.changed.wait(), wait)
+                periodic = False
+            except TimeoutError:
+                periodic = True
+            self.changed.clear()
+            state = await self._read()
+            if state.is_final:
+                self._finish(state)
+                return
+            if not periodic or state.is_active:
+                self._tell(state.payload)
+            wait = NOTIFICATION_PERIOD - NOTIFICATION_GAP
+
+    def _tell(self, payload: bytes) -> None:
+        message = notification(
+            payload,
+            number=self._next_number(),
+            max_age=int(NOTIFICATION_PERIOD),
+            largest_exponent=self._pipe.request.remote.maximum_block_size_exp,
+        )
+        self._send(message, is_last=False)
+
+    def _finish(self, state: State) -> None:
+        if state.payload:
+            self._tell(state.payload)
+        gone = Message(code=Code.NOT_FOUND, payload=b"this mitigation has ended")
+        self._send(gone, is_last=True)
+
+    def _send(self, message: Message, *, is_last: bool) -> None:
+        # Always NON, whatever the library would choose (RFC 9132, section 4.4.2.1); TCP has no message types.
+        if self._pipe.request.remote.transport == "udp":
+            message.mtype = NON
+        self._pipe.add_response(message, is_last=is_last)
+
+    def _next_number(self) -> int:
+        self._number = (self._number + 1) & 0xFFFFFF
+        return self._number

@@ -1,0 +1,56 @@
+"""Rows to what a client is told of its mitigations (RFC 9132, section 4.4.2). Runs in a database thread."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mitigation.models import Mitigation
+from mitigation.protocol import messages
+from mitigation.protocol.messages import MitigationReport
+from mitigation.protocol.scope import Scope
+from mitigation.protocol.status import ACTIVE, Status
+
+
+def one(client_id: int, cuid: str, mid: int) -> Mitigation | None:
+    return Mitigation.objects.live().filter(client_id=client_id, cuid=cuid, mid=mid).first()
+
+
+def ended(client_id: int, cuid: str, mid: int) -> Mitigation | None:
+    """The newest one of that mid that is over: its last status is still owed to observers."""
+    over = Mitigation.objects.filter(client_id=client_id, cuid=cuid, mid=mid, ended_at__isnull=False)
+    return over.order_by("-pk").first()
+
+
+def all_of(client_id: int, cuid: str) -> list[Mitigation]:
+    return list(Mitigation.objects.live().filter(client_id=client_id, cuid=cuid).order_by("mid"))
+
+
+def encode(mitigations: list[Mitigation], *, now: datetime) -> bytes:
+    return messages.encode_reports(report(mitigation, now=now) for mitigation in mitigations)
+
+
+def report(mitigation: Mitigation, *, now: datetime) -> MitigationReport:
+    """Counters that no point can give are left out rather than said to be 0."""
+    status = Status(mitigation.status)
+    start = mitigation.mitigation_start if status is not Status.SIGNAL_LOSS else None
+    octets, packets = mitigation.dropped_octets, mitigation.dropped_packets
+    counted = status in ACTIVE and octets is not None and packets is not None
+    elapsed = _elapsed(mitigation, now)
+    return MitigationReport(
+        mid=mitigation.mid,
+        status=int(status),
+        lifetime=mitigation.remaining(now),
+        scope=Scope.from_json(mitigation.scope),
+        trigger_mitigation=mitigation.trigger_mitigation,
+        mitigation_start=int(start.timestamp()) if start else None,
+        bytes_dropped=octets if counted else None,
+        bps_dropped=round(octets / elapsed) if counted and octets is not None else None,
+        pkts_dropped=packets if counted else None,
+        pps_dropped=round(packets / elapsed) if counted and packets is not None else None,
+    )
+
+
+def _elapsed(mitigation: Mitigation, now: datetime) -> float:
+    """Seconds that the totals span: from the start to the last reading, at least one."""
+    begin = mitigation.mitigation_start or now
+    return max(1.0, ((mitigation.counted_at or now) - begin).total_seconds())

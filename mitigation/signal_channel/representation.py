@@ -1,0 +1,53 @@
+"""A body as an answer: ETag, and Block2 where it does not fit one datagram (RFC 7959)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from aiocoap import Code, Message
+from aiocoap.optiontypes import BlockOption
+
+from mitigation.exceptions import MalformedRequest
+from mitigation.protocol.constants import CONTENT_FORMAT
+
+
+def content(request: Message, payload: bytes, *, max_age: int) -> Message:
+    """2.05 with the block asked for, or 2.03 where the peer has this very representation (never for later blocks).
+
+    Raises MalformedRequest for a block past the end.
+    """
+    etag = hashlib.sha256(payload).digest()[:8]
+    asked = request.opt.block2
+    if etag in request.opt.etags and (asked is None or asked.block_number == 0):
+        return Message(code=Code.VALID, etag=etag, max_age=max_age)
+    message = Message(code=Code.CONTENT, content_format=CONTENT_FORMAT, etag=etag, max_age=max_age)
+    _put_block(message, payload, asked, request.remote.maximum_block_size_exp)
+    if request.opt.size2 == 0:
+        message.opt.size2 = len(payload)
+    return message
+
+
+def notification(payload: bytes, *, number: int, max_age: int, largest_exponent: int) -> Message:
+    """2.05 with Observe; of a long body only the first block (RFC 7959, section 2.6)."""
+    etag = hashlib.sha256(payload).digest()[:8]
+    message = Message(code=Code.CONTENT, content_format=CONTENT_FORMAT, etag=etag, max_age=max_age, observe=number)
+    _put_block(message, payload, None, largest_exponent)
+    return message
+
+
+def _put_block(message: Message, payload: bytes, asked: BlockOption.BlockwiseTuple | None, largest: int) -> None:
+    exponent = min(largest, 6)
+    number = 0
+    if asked is not None:
+        exponent = min(asked.size_exponent, exponent)
+        # A block of the asked size begins in the same place whatever size we give.
+        number = asked.block_number << (asked.size_exponent - exponent)
+    size = 1 << (exponent + 4)
+    start = number * size
+    if asked is None and len(payload) <= size:
+        message.payload = payload
+        return
+    if start and start >= len(payload):
+        raise MalformedRequest(f"block {number} lies past the end of {len(payload)} octets")
+    message.payload = payload[start : start + size]
+    message.opt.block2 = (number, start + size < len(payload), exponent)

@@ -1,0 +1,125 @@
+"""/.well-known/dots/mitigate: PUT, GET with Observe, DELETE (RFC 9132, section 4.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Protocol
+
+from aiocoap import Code, Message
+from aiocoap.pipe import Pipe
+from channels.db import database_sync_to_async
+
+from mitigation.exceptions import MalformedRequest, NotFound, PreconditionFailed
+from mitigation.models import Mitigation
+from mitigation.protocol import messages, paths
+from mitigation.protocol.constants import CONTENT_FORMAT, NOTIFICATION_PERIOD
+from mitigation.protocol.paths import Path
+from mitigation.protocol.status import ACTIVE, Status
+from mitigation.services.mitigations import Granted, Outcome, Refused, Submission, Withdrawal
+from mitigation.signal_channel import options, reports
+from mitigation.signal_channel.book import Identity
+from mitigation.signal_channel.dispatcher import Silence
+from mitigation.signal_channel.observers import Observers, State
+from mitigation.signal_channel.representation import content
+
+MAX_AGE = int(NOTIFICATION_PERIOD)
+
+
+class Writer(Protocol):
+    """Commits requests together and answers each after its commit."""
+
+    async def submit(self, item: Submission | Withdrawal) -> Outcome | None: ...
+
+
+class Mitigate:
+    """The mitigation resource."""
+
+    needs_identity = True
+
+    def __init__(self, writer: Writer, observers: Observers, now: Callable[[], datetime]) -> None:
+        self._writer = writer
+        self._observers = observers
+        self._now = now
+
+    async def render(self, request: Message, identity: Identity | None, pipe: Pipe) -> Message | None:
+        assert identity is not None  # the dispatcher refuses others
+        if request.code == Code.PUT:
+            return await self._put(request, identity)
+        if request.code == Code.GET:
+            return await self._get(request, identity, pipe)
+        if request.code == Code.DELETE:
+            return await self._delete(request, identity)
+        raise options.method_not_allowed("mitigate", "GET, PUT and DELETE")
+
+    async def _put(self, request: Message, identity: Identity) -> Message:
+        options.check_content_format(request)
+        path = paths.parse(request.opt.uri_path)
+        wanted = messages.decode_mitigation(request.payload, path)
+        if request.opt.if_match or request.opt.if_none_match:
+            await self._check_condition(request, identity, path)
+        outcome = await self._writer.submit(Submission(identity.client_id, wanted))
+        if isinstance(outcome, Refused):
+            raise outcome.error
+        assert isinstance(outcome, Granted)
+        return Message(
+            code=Code.CREATED if outcome.created else Code.CHANGED,
+            payload=messages.encode_grant(outcome.mid, outcome.lifetime, outcome.conflict),
+            content_format=CONTENT_FORMAT,
+        )
+
+    async def _check_condition(self, request: Message, identity: Identity, path: Path) -> None:
+        """If-Match on an unknown mid gets no answer (section 4.4.3); If-None-Match on a known one gets 4.12."""
+        assert path.cuid is not None
+        assert path.mid is not None
+        found = await database_sync_to_async(reports.one)(identity.client_id, path.cuid, path.mid)
+        if request.opt.if_match and found is None:
+            raise Silence
+        if request.opt.if_none_match and found is not None:
+            raise PreconditionFailed(f"mid {path.mid} exists already")
+
+    async def _delete(self, request: Message, identity: Identity) -> Message:
+        path = paths.parse(request.opt.uri_path)
+        if path.cuid is None or path.mid is None:
+            raise MalformedRequest("the path lacks " + ("cuid" if path.cuid is None else "mid"))
+        await self._writer.submit(Withdrawal(identity.client_id, path.cuid, path.mid))
+        return Message(code=Code.DELETED)
+
+    async def _get(self, request: Message, identity: Identity, pipe: Pipe) -> Message | None:
+        options.check_accept(request)
+        path = paths.parse(request.opt.uri_path)
+        if path.cuid is None:
+            raise MalformedRequest("the path lacks cuid")
+        found = await self._read(identity.client_id, path)
+        if not found:
+            raise NotFound("there is no such mitigation" if path.mid is not None else "there is no mitigation")
+        answer = content(request, reports.encode(found, now=self._now()), max_age=MAX_AGE)
+        if not self._wants_to_observe(request, identity):
+            return answer
+        key = (identity.client_id, path.cuid, path.mid)
+        await self._observers.serve(key, pipe, answer, lambda: self._state(identity.client_id, path))
+        return None
+
+    def _wants_to_observe(self, request: Message, identity: Identity) -> bool:
+        later_block = request.opt.block2 is not None and request.opt.block2.block_number > 0
+        return request.opt.observe == 0 and not later_block and self._observers.has_room(identity.client_id)
+
+    async def _read(self, client_id: int, path: Path) -> list[Mitigation]:
+        assert path.cuid is not None
+        if path.mid is None:
+            return await database_sync_to_async(reports.all_of)(client_id, path.cuid)
+        found = await database_sync_to_async(reports.one)(client_id, path.cuid, path.mid)
+        return [found] if found else []
+
+    async def _state(self, client_id: int, path: Path) -> State:
+        """What an observer is told now. The last word on one mitigation is its final status, then 4.04."""
+        assert path.cuid is not None
+        found = await self._read(client_id, path)
+        if found:
+            active = any(Status(mitigation.status) in ACTIVE for mitigation in found)
+            return State(reports.encode(found, now=self._now()), is_active=active, is_final=False)
+        ended = None
+        if path.mid is not None:
+            ended = await database_sync_to_async(reports.ended)(client_id, path.cuid, path.mid)
+        payload = reports.encode([ended], now=self._now()) if ended else b""
+        return State(payload, is_active=False, is_final=True)

@@ -1,0 +1,87 @@
+"""Queues `enforcement.<point>`: the only tasks that touch equipment. One worker a point, one thread."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from celery import shared_task
+from django.conf import settings
+from django.utils import timezone
+
+from mitigation.drivers.base import Driver
+from mitigation.drivers.registry import get_driver
+from mitigation.exceptions import DriverError
+from mitigation.models import EnforcementPoint
+from mitigation.services import enforcement
+
+FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty: finds what others changed on the equipment
+
+# Not under DOTS_HOME: another instance with the same table must find the lock.
+LOCKS = Path("/run/dots")
+
+log = logging.getLogger(__name__)
+
+_SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
+    "nftables": lambda: {"table": settings.DOTS_NFT_TABLE, "runtime_dir": LOCKS},
+}
+
+_working = threading.Lock()  # the task and the worker's own look share one driver
+_drivers: dict[tuple[int, str], Driver] = {}
+_last_full: dict[int, float] = {}
+_holder = f"{socket.gethostname()}:{os.getpid()}"
+
+
+@shared_task
+def reconcile(point_id: int) -> None:
+    """Bring this point to what the rows want."""
+    point = EnforcementPoint.objects.filter(pk=point_id, enabled=True).first()
+    if point is not None:
+        with _working:
+            _reconcile(point)
+
+
+def look(name: str) -> None:
+    """The worker's own look: reconcile when dirty or due, else read the counters."""
+    point = EnforcementPoint.objects.filter(name=name, enabled=True).first()
+    if point is None:
+        return
+    with _working:
+        due = time.monotonic() - _last_full.get(point.pk, 0.0) > FULL_LOOK
+        if point.is_dirty or due:
+            _reconcile(point)
+        elif point.counts:
+            _count(point)
+
+
+def _reconcile(point: EnforcementPoint) -> None:
+    if enforcement.reconcile(point.pk, _driver(point), holder=_holder, clock=_now):
+        _last_full[point.pk] = time.monotonic()
+        if point.counts:
+            _count(point)
+
+
+def _count(point: EnforcementPoint) -> None:
+    try:
+        enforcement.count(point.pk, _driver(point), clock=_now)
+    except DriverError as error:
+        log.warning("point %s: counters cannot be read: %s", point.name, error)
+        _last_full.pop(point.pk, None)  # look closely, soon
+
+
+def _driver(point: EnforcementPoint) -> Driver:
+    key = (point.pk, point.driver)
+    if key not in _drivers:
+        _drivers[key] = get_driver(point.driver, **_SETTINGS.get(point.driver, dict)())
+    return _drivers[key]
+
+
+def _now() -> datetime:
+    return timezone.now()

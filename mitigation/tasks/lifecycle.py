@@ -1,0 +1,20 @@
+"""Queue `lifecycle`: what time does to mitigations, and slow chores."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from django.utils import timezone
+
+from mitigation.services import mitigations, upkeep
+
+
+@shared_task(queue="lifecycle")
+def expire() -> int:
+    """Also done by every lifecycle worker by itself, once a second."""
+    return mitigations.expire(now=timezone.now())
+
+
+@shared_task(queue="lifecycle")
+def tidy() -> None:
+    """Prune changes, thin samples."""
+    upkeep.tidy(now=timezone.now())

@@ -1,0 +1,1 @@
+"""Which rows of the standards' checklists the tests show."""

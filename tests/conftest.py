@@ -1,0 +1,28 @@
+"""Fixtures that every kind of test may use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.harness.environment import IN_CI, PRIVATE_NETWORK
+from tests.harness.product import Product, running
+
+pytest_plugins = ["tests.conformance.plugin"]
+
+
+@pytest.fixture(autouse=True)
+def _layer_in_memory(settings: Any) -> None:
+    """Tests inside one process need no bus; the flows have the product's own."""
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+
+@pytest.fixture(scope="session")
+def product() -> Iterator[Product]:
+    """The one running instance of this session; each test takes a domain of its own."""
+    if not PRIVATE_NETWORK and IN_CI:
+        pytest.fail("continuous integration must run as root: the flows need a network namespace")
+    with running() as instance:
+        yield instance

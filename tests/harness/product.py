@@ -1,0 +1,228 @@
+"""The product as its users have it: `manage.py up` with state in memory, its commands, its clients."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.harness.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A domain that one test has for itself: a /24 and a /64 that overlap with nobody's."""
+
+    name: str
+    prefix: str
+    prefix6: str
+    host: str
+    host6: str
+
+
+@dataclass(frozen=True)
+class Files:
+    """PEM files of one client."""
+
+    name: str
+    serial: str
+    directory: Path
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "ca.pem"
+
+    @property
+    def cert(self) -> Path:
+        return self.directory / "cert.pem"
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "key.pem"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Product:
+    """One running instance. `environment` adds to what its processes see."""
+
+    def __init__(
+        self, home: Path, *, environment: dict[str, str] | None = None, demo: bool = False, namespace: str = ""
+    ) -> None:
+        self.home = home
+        self._inside = ["ip", "netns", "exec", namespace] if namespace else []
+        ports = _free_ports(3)
+        self.signal_port, self.web_port, self.data_port = ports
+        self.environment = {
+            **os.environ,
+            "DOTS_HOME": str(home),
+            "DOTS_BIND": "127.0.0.1,::1",
+            "DOTS_SIGNAL_PORT": str(self.signal_port),
+            "DOTS_WEB_PORT": str(self.web_port),
+            "DOTS_DATA_PORT": str(self.data_port),
+            "PYTHONUNBUFFERED": "1",
+            "XDG_STATE_HOME": str(home / "client-state"),
+            **(environment or {}),
+        }
+        self.lines: list[str] = []
+        self._process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
+        self._demo = demo
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    # -- running
+
+    def start(self, *, within: float = 60.0) -> None:
+        command = [*self._inside, sys.executable, str(ROOT / "manage.py"), "up", *(["--demo"] if self._demo else [])]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        until(lambda: self._ready() or self._ended(), within=within, what="the product being ready")
+        if not self._ready():
+            raise AssertionError("the product did not start:\n" + self.log())
+
+    def stop(self) -> float:
+        """Ctrl-C; returns the seconds it took until the process was gone."""
+        import time
+
+        if self._process is None:
+            return 0.0
+        began = time.monotonic()
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=20)
+        if self._listener is not None:
+            self._listener.join(timeout=5)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return time.monotonic() - began
+
+    def log(self) -> str:
+        return "\n".join(self.lines[-200:])
+
+    def _listen(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip())
+
+    def _ready(self) -> bool:
+        return any("| ready after" in line for line in self.lines)
+
+    def _ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
+
+    # -- commands
+
+    def manage(self, *arguments: str, check: bool = True) -> Result:
+        """`manage.py ...` of this instance."""
+        return self._run([*self._inside, sys.executable, str(ROOT / "manage.py"), *arguments], check=check)
+
+    def client(
+        self,
+        files: Files,
+        verb: str,
+        *arguments: str,
+        transport: str = "udp",
+        server: str = "localhost",
+        namespace: str = "",
+    ) -> Result:
+        """`python -m mitigation.client VERB ... --json`, in another namespace where one is named."""
+        command = ["ip", "netns", "exec", namespace] if namespace else []
+        command += [sys.executable, "-m", "mitigation.client", verb, *arguments, "--json"]
+        command += ["--server", f"{server}:{self.signal_port}", "--server-name", "localhost", "--transport", transport]
+        command += ["--ca", str(files.ca), "--cert", str(files.cert), "--key", str(files.key)]
+        return self._run(command, check=False)
+
+    def _run(self, command: list[str], *, check: bool) -> Result:
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    # -- cast
+
+    def new_domain(self) -> Domain:
+        """A domain nobody else has; numbers go up for the whole run."""
+        number = next(_numbers)
+        prefix = f"10.{100 + number // 256}.{number % 256}"
+        prefix6 = f"2001:db8:{number:x}::"
+        domain = Domain(
+            name=f"domain-{number}.example",
+            prefix=f"{prefix}.0/24",
+            prefix6=f"{prefix6}/64",
+            host=f"{prefix}.7",
+            host6=f"{prefix6}7",
+        )
+        self.manage("domain", "add", domain.name, "--prefix", domain.prefix, "--prefix", domain.prefix6)
+        return domain
+
+    def new_client(self, domain: Domain, role: str) -> Files:
+        """A client of the domain with a certificate of its own."""
+        name = f"{role}.{domain.name}"
+        out = self.home / "clients" / name
+        added = self.manage("client", "add", name, "--domain", domain.name, "--out", str(out), "--json").json
+        return Files(name, added["serial"], out)
+
+    def mitigations(self) -> list[dict[str, Any]]:
+        return self.manage("mitigation", "list", "--json").json
+
+    def mitigation(self, number: int) -> dict[str, Any]:
+        return self.manage("mitigation", "show", str(number), "--json").json
+
+
+@contextlib.contextmanager
+def running(*, environment: dict[str, str] | None = None, demo: bool = False, namespace: str = "") -> Iterator[Product]:
+    """An instance for as long as the block lasts; what it leaves behind is an error."""
+    base = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    home = Path(tempfile.mkdtemp(prefix="dots-", dir=base))
+    product = Product(home, environment=environment, demo=demo, namespace=namespace)
+    try:
+        product.start()
+        yield product
+    finally:
+        product.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        found = []
+        for _ in range(count):
+            probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            probe.bind(("127.0.0.1", 0))
+            found.append(probe.getsockname()[1])
+        return found

@@ -1,0 +1,113 @@
+"""Group commit: together where possible, alone where one spoils it, and never an answer before the commit."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import OperationalError
+
+from mitigation.exceptions import Unavailable
+from mitigation.models import Client, EnforcementPoint, Mitigation, Target
+from mitigation.protocol.scope import MitigationRequest, Scope, parse_target_prefix
+from mitigation.runtime.writer import Writer
+from mitigation.services import domains, mitigations
+from mitigation.services.mitigations import Granted, Submission, Withdrawal
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def alice(transactional_db: None) -> Client:
+    domains.add_domain("a.example", prefixes=["10.0.0.0/8"], actor="test", now=NOW)
+    EnforcementPoint.objects.create(name="local", driver="nftables", enforces=True)
+    return domains.add_client("alice", domain="a.example", actor="test", now=NOW)
+
+
+def put(client: Client, mid: int) -> Submission:
+    scope = Scope(target_prefix=(parse_target_prefix(f"10.0.{mid // 256}.{mid % 256}/32"),))
+    return Submission(client.pk, MitigationRequest(cuid="c", mid=mid, scope=scope, lifetime=60))
+
+
+async def test_what_arrives_together_is_committed_together(alice: Client) -> None:
+    writer = Writer(now=lambda: NOW)
+    writer.start()
+
+    outcomes = await asyncio.gather(*(writer.submit(put(alice, mid)) for mid in range(200)))
+
+    assert all(isinstance(outcome, Granted) and outcome.created for outcome in outcomes)
+    assert await sync_to_async(Mitigation.objects.count)() == 200
+    assert writer.items == 200
+    assert writer.batches < 20
+    writer.stop()
+
+
+async def test_an_answer_means_that_another_connection_can_read_it(alice: Client) -> None:
+    writer = Writer(now=lambda: NOW)
+    writer.start()
+
+    for mid in range(20):
+        await writer.submit(put(alice, mid))
+        assert await sync_to_async(Mitigation.objects.filter(mid=mid).exists)()
+    writer.stop()
+
+
+async def test_puts_and_deletes_keep_their_order(alice: Client) -> None:
+    writer = Writer(now=lambda: NOW)
+    writer.start()
+
+    first, gone, again = await asyncio.gather(
+        writer.submit(put(alice, 1)), writer.submit(Withdrawal(alice.pk, "c", 1)), writer.submit(put(alice, 1))
+    )
+
+    assert isinstance(first, Granted) and first.created
+    assert gone is None
+    assert isinstance(again, Granted) and not again.created
+    row = await sync_to_async(Mitigation.objects.get)()
+    steps = await sync_to_async(lambda: [step.happening for step in row.transitions.all()])()
+    assert steps == ["submitted", "client-withdrew", "client-renewed"]
+    assert row.status == 1
+    writer.stop()
+
+
+async def test_a_poison_item_harms_no_other(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = mitigations.submit_many
+
+    def fails_on_13(submissions: Any, *, now: datetime) -> Any:
+        if any(one.request.mid == 13 for one in submissions):
+            raise RuntimeError("poison")
+        return original(submissions, now=now)
+
+    monkeypatch.setattr(mitigations, "submit_many", fails_on_13)
+    writer = Writer(now=lambda: NOW)
+    writer.start()
+
+    outcomes = await asyncio.gather(*(writer.submit(put(alice, mid)) for mid in range(10, 20)), return_exceptions=True)
+
+    assert [isinstance(outcome, RuntimeError) for outcome in outcomes] == [mid == 13 for mid in range(10, 20)]
+    assert await sync_to_async(Mitigation.objects.count)() == 9
+    writer.stop()
+
+
+@pytest.mark.rows("SIG-PUT-013", "SIG-ERR-023")
+async def test_a_database_that_fails_is_unavailable_and_nothing_is_half_written(
+    alice: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise OperationalError("disk full")
+
+    monkeypatch.setattr(Target.objects, "bulk_create", full)  # after the mitigation itself was written
+    writer = Writer(now=lambda: NOW)
+    writer.start()
+    with pytest.raises(Unavailable) as refused:
+        await writer.submit(put(alice, 1))
+    monkeypatch.undo()
+
+    assert refused.value.retry_after > 0
+    assert await sync_to_async(Mitigation.objects.count)() == 0
+    assert isinstance(await writer.submit(put(alice, 1)), Granted)
+    writer.stop()
