@@ -10,8 +10,7 @@ from typing import Any
 
 from mitigation.tls.callbacks import Callbacks
 from mitigation.tls.credentials import Credentials
-from mitigation.tls.datagram_interface import DatagramInterface
-from mitigation.tls.datagram_server import DatagramListener
+from mitigation.tls.datagram_transport import DatagramInterface, DatagramListener
 from mitigation.tls.demultiplexer import HALF_OPEN, SESSIONS
 from mitigation.tls.events import CloseReason
 from mitigation.tls.gnutls import Alert
@@ -19,8 +18,7 @@ from mitigation.tls.identity import Identity
 from mitigation.tls.message_layer import MessageLayer
 from mitigation.tls.remotes import Remote
 from mitigation.tls.sockets import UdpSocket
-from mitigation.tls.stream_interface import StreamInterface
-from mitigation.tls.stream_server import StreamListener
+from mitigation.tls.stream_transport import StreamInterface, StreamListener
 from mitigation.tls.token_layer import TokenLayer
 
 

@@ -362,7 +362,7 @@ async def test_a_flood_of_hellos_leaves_nothing_behind(service: Service, caller:
 async def test_connections_that_say_nothing_are_limited_and_ended(
     server_credentials: Credentials, alice: Credentials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mitigation.tls.stream_protocol.HANDSHAKE_LIMIT", 0.3)
+    monkeypatch.setattr("mitigation.tls.stream_transport.HANDSHAKE_LIMIT", 0.3)
     async with serving(server_credentials, half_open=3) as service, calling(alice) as caller:
         mute = [await asyncio.open_connection(*service.address("tcp")) for _ in range(3)]
         reader, writer = await asyncio.open_connection(*service.address("tcp"))
@@ -386,7 +386,7 @@ async def test_a_peer_without_settings_is_aborted(
     service: Service, caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mitigation.tls.signalling.Channel.hello", lambda self: None)
-    monkeypatch.setattr("mitigation.tls.stream_protocol.HANDSHAKE_LIMIT", 0.3)
+    monkeypatch.setattr("mitigation.tls.stream_transport.HANDSHAKE_LIMIT", 0.3)
 
     with pytest.raises(NoConnection):
         await caller.connect(service, "tcp")

@@ -1,4 +1,4 @@
-"""coaps for a server: many DTLS associations on few UDP sockets."""
+"""coaps: one message interface per aiocoap context, and a server's many DTLS associations on few UDP sockets."""
 
 from __future__ import annotations
 
@@ -6,18 +6,105 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+from aiocoap import error, interfaces
 
 from mitigation.tls.callbacks import Callbacks
 from mitigation.tls.credentials import Credentials
-from mitigation.tls.datagram_interface import BATCH, DatagramInterface, DatagramRemote, Timer
 from mitigation.tls.demultiplexer import HALF_OPEN, SESSIONS, Association, Demultiplexer, Path
-from mitigation.tls.events import CloseReason
+from mitigation.tls.events import CloseReason, HandshakeCompleted
 from mitigation.tls.gnutls import Alert
 from mitigation.tls.identity import Identity
-from mitigation.tls.remotes import Remote
+from mitigation.tls.message_layer import MessageLayer, PeerState
+from mitigation.tls.messages import FormatError, UnknownVersion, decode_datagram
+from mitigation.tls.remotes import BLOCK_OVERHEAD, Remote, block_size_exponent
 from mitigation.tls.sockets import UdpSocket
+from mitigation.tls.timer import Timer
 
 log = logging.getLogger(__name__)
+
+BATCH: Final = 64  # datagrams per readiness, so that timers and other sockets get their turn
+
+
+class Closable(Protocol):
+    """A listener or a client: whoever owns sockets."""
+
+    def close(self) -> None: ...
+
+
+class DatagramRemote(Remote):
+    """The peer of one DTLS association."""
+
+    scheme = "coaps"
+    transport = "udp"
+    maximum_block_size_exp = 6  # properties of the base class, set once the path MTU is known
+    maximum_payload_size = 1024
+
+    def __init__(
+        self,
+        interface: DatagramInterface,
+        completed: HandshakeCompleted,
+        peer: tuple[str, int],
+        local: tuple[str, int],
+        data_mtu: int,
+    ) -> None:
+        super().__init__(completed, peer, local)
+        self.interface = interface
+        self.messages = PeerState()
+        self.maximum_block_size_exp = block_size_exponent(data_mtu)
+        self.maximum_payload_size = data_mtu - BLOCK_OVERHEAD
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send one encoded message.
+
+        :raises TooLarge: when it does not fit the path MTU.
+        :raises NotOpen: when the session is over.
+        """
+        raise NotImplementedError
+
+
+class DatagramInterface(interfaces.MessageInterface):  # type: ignore[misc]
+    """What the message layer of one aiocoap context sees of DTLS; connections and listeners register here."""
+
+    def __init__(self, message_layer: MessageLayer) -> None:
+        self.message_layer = message_layer
+        self.statistics: Counter[str] = Counter()
+        self.owners: set[Closable] = set()
+
+    def send(self, message: Any) -> None:
+        message.remote.send_bytes(message.encode())
+
+    async def recognize_remote(self, remote: Any) -> bool:
+        return isinstance(remote, DatagramRemote) and remote.interface is self
+
+    async def determine_remote(self, message: Any) -> None:
+        """Never dials by itself: sessions are opened on purpose."""
+        return
+
+    async def shutdown(self) -> None:
+        for owner in list(self.owners):
+            owner.close()
+
+    def received(self, remote: DatagramRemote, data: bytes) -> None:
+        """Decode one message of a session and hand it up."""
+        try:
+            message = decode_datagram(data, remote)
+        except UnknownVersion:
+            self.statistics["messages of unknown version"] += 1
+        except FormatError as broken:
+            self.statistics["malformed messages"] += 1
+            log.info("a malformed message from %r: %s", remote, broken.reason)
+            if broken.mid is not None:
+                self.message_layer.reject(remote, broken.mid)
+        else:
+            self.message_layer.dispatch_message(message)
+
+    def ended(self, remote: DatagramRemote, ending: str) -> None:
+        """Tell the layers above that nothing will come of this session any more."""
+        remote.is_open = False
+        remote.ending = ending
+        self.message_layer.dispatch_error(error.RemoteServerShutdown(f"the session ended: {ending}"), remote)
 
 
 class ServerRemote(DatagramRemote):

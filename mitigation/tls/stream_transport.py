@@ -1,23 +1,29 @@
-"""One TCP connection with TLS: bytes to the engine, plaintext to the channel, messages to the token layer."""
+"""coaps+tcp: one token interface per aiocoap context, one protocol per TLS connection, a server's listening sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
-from typing import Final
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-from aiocoap import error
+from aiocoap import Message, error, interfaces
+from aiocoap.numbers.codes import INTERNAL_SERVER_ERROR
 
 from mitigation.tls.callbacks import Callbacks
-from mitigation.tls.errors import NoConnection, NotOpen, TooLarge
+from mitigation.tls.credentials import Credentials
+from mitigation.tls.demultiplexer import HALF_OPEN, SESSIONS
+from mitigation.tls.errors import NotOpen, TooLarge
 from mitigation.tls.events import Closed, CloseReason, HandshakeCompleted, PlaintextReceived
 from mitigation.tls.gnutls import Alert
-from mitigation.tls.refusals import refusal
+from mitigation.tls.messages import encode_frame
 from mitigation.tls.remotes import BLOCK_OVERHEAD, Remote, block_size_exponent
 from mitigation.tls.signalling import Channel
+from mitigation.tls.sockets import BACKLOG, allow_fast_open
 from mitigation.tls.stream_connection import StreamConnection
-from mitigation.tls.stream_interface import StreamInterface
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +75,49 @@ class StreamRemote(Remote):
 
     def session_ticket(self) -> bytes | None:
         return self.protocol.connection.session_ticket()
+
+
+class StreamInterface(interfaces.TokenInterface):  # type: ignore[misc]
+    """What the token layer of one aiocoap context sees of TLS; connections and listeners register here."""
+
+    def __init__(self, token_layer: Any) -> None:
+        self.token_layer = token_layer
+        self.statistics: Counter[str] = Counter()
+        self.owners: set[StreamListener] = set()
+        self.connections: set[TlsProtocol] = set()
+        self.half_open: set[TlsProtocol] = set()  # those of them whose handshake is not complete
+
+    def send_message(self, message: Any, messageerror_monitor: Callable[..., None] | None) -> None:
+        """Reliable transport: there is nothing to repeat and nobody to tell that a message was bad."""
+        if message.code.is_response():
+            silent = (message.opt.no_response or 0) & 1 << message.code.class_ - 1
+            message.opt.no_response = None
+            if silent:
+                return
+        try:
+            message.remote.send_bytes(encode_frame(message))
+        except TooLarge as too_large:
+            self._refuse(message, too_large)
+        except NotOpen as closed:
+            if message.code.is_request():
+                raise error.NetworkError(str(closed)) from closed
+
+    async def fill_or_recognize_remote(self, message: Any) -> bool:
+        return isinstance(message.remote, StreamRemote) and message.remote.interface is self
+
+    async def shutdown(self) -> None:
+        for owner in list(self.owners):
+            owner.close()
+        for protocol in list(self.connections):
+            protocol.release(CloseReason.SHUTDOWN)
+
+    def _refuse(self, message: Any, too_large: TooLarge) -> None:
+        self.statistics["too large"] += 1
+        if message.code.is_request():
+            raise error.NetworkError(str(too_large)) from too_large
+        log.error("a message to %r is not sent: %s", message.remote, too_large)
+        short = Message(code=INTERNAL_SERVER_ERROR, payload=b"the response is too large", _token=message.token)
+        message.remote.send_bytes(encode_frame(short))
 
 
 class TlsProtocol(asyncio.Protocol):
@@ -256,33 +305,58 @@ class TlsProtocol(asyncio.Protocol):
         """The connection is over."""
 
 
-class TlsClientProtocol(TlsProtocol):
-    """The client's end. It is open when the server's CSM came: under TLS 1.3 the end of the client's handshake does not
-    yet mean that the server accepted its certificate."""
+class StreamListener:
+    """The TCP sockets of a server."""
 
-    def __init__(self, interface: StreamInterface, callbacks: Callbacks, connection: StreamConnection) -> None:
-        super().__init__(interface, callbacks, connection)
-        self.opening: asyncio.Future[Remote] = asyncio.get_running_loop().create_future()
+    def __init__(
+        self,
+        interface: StreamInterface,
+        credentials: Credentials,
+        callbacks: Callbacks,
+        *,
+        half_open: int = HALF_OPEN,
+        sessions: int = SESSIONS,
+    ) -> None:
+        self.interface = interface
+        self.credentials = credentials
+        self._callbacks = callbacks
+        self._most_half_open = half_open
+        self._most_sessions = sessions
+        self._servers: list[asyncio.Server] = []
+        interface.owners.add(self)
 
-    def on_secure(self) -> None:
-        return
+    @property
+    def statistics(self) -> Counter[str]:
+        return self.interface.statistics
 
-    def on_capable(self) -> None:
-        if self.remote is not None and not self.opening.done():
-            self.opening.set_result(self.remote)
-            self.callbacks.opened(self.remote)
+    async def add_socket(self, sock: socket.socket) -> None:
+        allow_fast_open(sock)
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(self._accept, sock=sock, backlog=BACKLOG))
 
-    def on_refused(self, event: Closed) -> None:
-        self._give_up(refusal(event))
+    def sessions(self) -> Iterator[Remote]:
+        return (protocol.remote for protocol in list(self.interface.connections) if protocol.remote is not None)
 
-    def _closed(self, event: Closed) -> None:
-        self._give_up(refusal(event))
-        super()._closed(event)
+    def close(self) -> None:
+        """Stop listening and end all sessions."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for protocol in list(self.interface.connections):
+            protocol.release(CloseReason.SHUTDOWN)
+        self.interface.owners.discard(self)
 
-    def on_finished(self, reason: CloseReason) -> None:
-        self._give_up(NoConnection(f"the server closed the connection during the handshake ({reason})"))
+    def _accept(self) -> asyncio.Protocol:
+        half_open = len(self.interface.half_open)
+        if half_open >= self._most_half_open or len(self.interface.connections) - half_open >= self._most_sessions:
+            self.interface.statistics["refused: too many connections"] += 1
+            return _Turned()
+        return TlsProtocol(self.interface, self._callbacks, StreamConnection(self.credentials, server=True))
 
-    def _give_up(self, why: NoConnection) -> None:
-        if not self.opening.done():
-            self.opening.set_exception(why)
-            self.opening.exception()  # whoever opens may have given up already
+
+class _Turned(asyncio.Protocol):
+    """A connection for which there is no room."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
