@@ -5,6 +5,7 @@ Like aiocoap's TokenManager, with the tokens of a session kept at the session: i
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from typing import Any, Final
@@ -112,7 +113,10 @@ class TokenLayer(interfaces.RequestInterface, interfaces.TokenManager):  # type:
         final = not (pipe.request.opt.observe == 0 and response.opt.observe is not None)
         if final:
             del outgoing[response.token]
-        pipe.add_response(response, is_last=final)
+        try:
+            pipe.add_response(response, is_last=final)
+        except asyncio.InvalidStateError:  # whoever waited has just given up, and the pipe does not know yet
+            return False
         return True
 
     def _fail(self, remote: Any, token: bytes, reason: Exception | None = None) -> None:
