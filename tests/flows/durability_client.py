@@ -23,7 +23,7 @@ from mitigation.tls import NoConnection
 from tests.harness.product import Domain, Files, Product
 
 PATIENCE = 2.5  # seconds without an answer until the session is given up for a new one
-LIVES = 3  # requests about one mid: ask, refresh, and withdraw or refresh
+REFRESHES = 4  # of each mid
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,20 @@ class Ledger:
 class NeverDiscouraged:
     """Runs in a thread of its own; a context manager that ends it.
 
-    `rate` in requests a second; with `lanes` requests under way at most. Every third mid is withdrawn in the end.
+    `rate` in requests a second, `lanes` of them under way at most, `refreshes` of each mid before the next one is
+    begun. Every third mid is withdrawn in the end.
     """
 
     def __init__(
-        self, product: Product, domain: Domain, files: Files, *, cuid: str, rate: float = 50.0, lanes: int = 16
+        self,
+        product: Product,
+        domain: Domain,
+        files: Files,
+        *,
+        cuid: str,
+        rate: float = 25.0,
+        lanes: int = 8,
+        refreshes: int = REFRESHES,
     ) -> None:
         self.ledger = Ledger(domain.prefix6.partition("/")[0])
         self.failure: BaseException | None = None
@@ -83,6 +92,7 @@ class NeverDiscouraged:
         self._cuid = cuid
         self._gap = 1 / rate
         self._lanes = lanes
+        self._refreshes = refreshes
         self._next = 1
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="never-discouraged", daemon=True)
@@ -144,12 +154,10 @@ class NeverDiscouraged:
     async def _lane(self) -> None:
         while not self._ending.is_set():
             mid, self._next = self._next, self._next + 1
-            await self._put(mid, 3600)
-            await self._put(mid, 1200 + mid)
+            for number in range(1 + self._refreshes):
+                await self._put(mid, 3600 + 10 * mid + number)
             if mid % 3 == 0:
                 await self._delete(mid)
-            else:
-                await self._put(mid, 7200 - mid)
 
     async def _put(self, mid: int, lifetime: int) -> None:
         scope = Scope(target_prefix=(ipaddress.ip_network(self.ledger.target(mid)),))
