@@ -24,12 +24,14 @@ from mitigation.runtime.cursor import Changes, Cursor
 from mitigation.runtime.hints import Hints
 from mitigation.runtime.writer import Writer
 from mitigation.services import sessions
+from mitigation.signal_channel import reports
 from mitigation.signal_channel.book import Book, Identity
 from mitigation.signal_channel.dispatcher import Dispatcher
 from mitigation.signal_channel.observers import Observers
 from mitigation.signal_channel.resources.heartbeat import Heartbeat
 from mitigation.signal_channel.resources.mitigate import Mitigate
-from mitigation.tls import CloseReason, CredentialFiles, Credentials, Listeners, Remote, listen
+from mitigation.signal_channel.statuses import Statuses
+from mitigation.tls import Alert, CloseReason, CredentialFiles, Credentials, Listeners, Remote, listen
 from mitigation.tls.identity import Identity as Proven
 
 UDP_VARIABLE = "DOTS_SIGNAL_UDP_FDS"
@@ -49,6 +51,7 @@ class SignalWorker:
     def __init__(self) -> None:
         self._book = Book()
         self._observers = Observers()
+        self._statuses = Statuses(database_sync_to_async(reports.live))
         self._writer = Writer()
         self._cursor = Cursor(self._heard)
         self._rows = SessionRows()
@@ -83,7 +86,7 @@ class SignalWorker:
             await self._rows.close_all("server stopped")
 
     def _site(self) -> Dispatcher:
-        mitigate = Mitigate(self._writer, self._observers, clock.now)
+        mitigate = Mitigate(self._writer, self._observers, self._statuses, clock.now)
         return Dispatcher({"mitigate": mitigate, "hb": Heartbeat()}, self._identify)
 
     # -- who is who
@@ -113,14 +116,17 @@ class SignalWorker:
         if await database_sync_to_async(self._book.refresh)(changes):
             self._cut_revoked()
         ids = {object_id for topic, object_id in changes if topic == Change.Topic.MITIGATION}
-        if ids and len(self._observers):
-            for client_id, cuid, mid in await database_sync_to_async(_keys_of)(ids):
-                self._observers.wake(client_id, cuid, mid)
+        if ids and (len(self._statuses) or len(self._observers)):
+            for key in await database_sync_to_async(_keys_of)(ids):
+                self._statuses.forget(*key)
+                self._observers.wake(*key)
 
     def _cut_revoked(self) -> None:
         assert self._listeners is not None
         self._credentials.reload()
-        cut = self._listeners.cut_where(lambda remote: self._book.refuses(remote.identity.sha256), CloseReason.REVOKED)
+        cut = self._listeners.cut_where(
+            lambda remote: self._book.refuses(remote.identity.sha256), CloseReason.REVOKED, alert=Alert.ACCESS_DENIED
+        )
         if cut:
             log.warning("%d sessions cut: their credentials were revoked", cut)
 
