@@ -10,8 +10,7 @@ from pathlib import Path
 import dashboard_cast
 import dashboard_scenes as scenes
 import pytest
-from conftest import Served
-from dashboard_browser import DESK, PHONE, Looked, chromium, log_in
+from dashboard_browser import DESK, PHONE, Looked, Served, chromium, log_in
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
