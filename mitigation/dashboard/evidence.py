@@ -80,8 +80,10 @@ class Evidence:
         return ", ".join(point.name for point in self.points)
 
     @property
-    def read_at(self) -> datetime | None:
-        return max((point.read_at for point in self.points if point.read_at), default=None)
+    def looked_at(self) -> datetime | None:
+        """When any of its points was last looked at."""
+        moments = [at for point in self.points for at in (point.read_at, point.seen_at) if at]
+        return max(moments, default=None)
 
 
 # An enforcer looks at its point at least every 30 s and reads counters each second, but writes only what has moved. As

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -107,9 +107,29 @@ class _Step(Func):
         return self.as_sql(compiler, connection, template=f"(({seconds} - {self._offset}) / {self._step})", **context)
 
 
+class Highest:
+    """Remembers what was shown as the highest: samples grow and merge, and their means sink, but a peak stays one."""
+
+    def __init__(self, size: int = 10_000) -> None:
+        self._seen: OrderedDict[Hashable, float] = OrderedDict()
+        self._size = size
+
+    def of(self, key: Hashable, *candidates: float | None) -> float | None:
+        known = [value for value in (self._seen.pop(key, None), *candidates) if value is not None]
+        if not known:
+            return None
+        self._seen[key] = max(known)
+        while len(self._seen) > self._size:
+            self._seen.popitem(last=False)
+        return self._seen[key]
+
+
+highest = Highest()
+
+
 def peaks(ids: Collection[int]) -> dict[int, float]:
     """Highest bits per second of any one sample, by mitigation id."""
-    seconds = Greatest(F("seconds"), 1.0, output_field=FloatField())
+    seconds = Greatest(F("seconds"), WINDOW, output_field=FloatField())
     rate = ExpressionWrapper(
         Cast(F("dropped_octets") + F("passed_octets"), FloatField()) * 8.0 / seconds, output_field=FloatField()
     )
