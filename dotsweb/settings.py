@@ -145,6 +145,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_DEFAULT_QUEUE = "lifecycle"
+CELERY_TASK_ROUTES = {"mitigation.tasks.pki.*": {"queue": "pki"}}  # enforcement names its point's queue itself
 
 # -- web --------------------------------------------------------------------------------------------------------------
 

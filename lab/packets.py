@@ -18,13 +18,14 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from lab.topology import ROUTER_MAC, UPLINK, Namespace
 
 TCP, UDP, ICMP, ICMPV6, IPV6_FRAGMENT = 6, 17, 1, 58, 44
+WITH_PORTS = (TCP, UDP, 33, 132)  # also DCCP and SCTP
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 _ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 _BUFFER = 64 << 20
@@ -72,6 +73,7 @@ class Seen:
     source_port: int | None
     destination_port: int | None
     is_later_fragment: bool
+    tcp_flags: int | None
     packets: int = 0
 
 
@@ -157,6 +159,8 @@ def _transport(flow: Flow, origin: IPv4Address | IPv6Address, target: IPv4Addres
         pseudo = _pseudo(origin, target, ICMPV6, length) if flow.protocol == ICMPV6 else b""
         checksum = _checksum(pseudo + head + payload)
         return head[:2] + struct.pack("!H", checksum) + head[4:] + payload
+    if flow.protocol in WITH_PORTS:  # enough for filters, not for an endpoint
+        return struct.pack("!HH", flow.source_port, flow.destination_port) + payload
     return payload
 
 
@@ -206,39 +210,41 @@ def _checksum(data: bytes) -> int:
     return ~sum_ & 0xFFFF
 
 
-def _send_flow(flow: Flow, interface: str) -> Sent:
+def _send_flows(flows: list[Flow], interface: str) -> list[Sent]:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as link:
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        return [_send_flow(flow, link, interface) for flow in flows]
+
+
+def _send_flow(flow: Flow, link: socket.socket, interface: str) -> Sent:
     family = ip_address(flow.destination).version
-    mac = bytes.fromhex(ROUTER_MAC.replace(":", ""))
-    address = (interface, _ETHERTYPE[family], 0, 0, mac)
+    address = (interface, _ETHERTYPE[family], 0, 0, bytes.fromhex(ROUTER_MAC.replace(":", "")))
     # Datagrams repeat after a while; fragments need an identification of their own to be put together rightly.
     distinct = flow.count if flow.fragment_size else min(flow.count, len(flow.sources))
     prepared = [packets(flow, flow.sources[n % len(flow.sources)], n + 1) for n in range(distinct)]
     counts = [0, 0, 0, 0]
     started = time.monotonic()
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as out:
-        out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
-        for number in range(flow.count):
-            if flow.rate and (ahead := number / flow.rate - (time.monotonic() - started)) > 0.001:
-                time.sleep(ahead)
-            for position, packet in enumerate(prepared[number % distinct]):
-                out.sendto(packet, address)
-                counts[0] += 1
-                counts[1] += len(packet)
-                counts[2] += position > 0
-                counts[3] += len(packet) if position > 0 else 0
+    for number in range(flow.count):
+        if flow.rate and (ahead := number / flow.rate - (time.monotonic() - started)) > 0.001:
+            time.sleep(ahead)
+        for position, packet in enumerate(prepared[number % distinct]):
+            link.sendto(packet, address)
+            is_later = position > 0
+            for at, amount in enumerate((1, len(packet), is_later, is_later * len(packet))):
+                counts[at] += amount
     return Sent(*counts)
 
 
 def _receive(interface: str) -> dict[str, Any]:
     counts: Counter[tuple[Any, ...]] = Counter()
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as link:
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as link:
         link.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
-        link.bind((interface, 3))
+        link.bind((interface, 3))  # ETH_P_ALL; not before, or packets of other interfaces come in
         print("ready", flush=True)
         for packet in _until_closed(link):
             counts[_read(packet)] += 1
         lost = struct.unpack("II", link.getsockopt(263, 6, 8))[1]  # SOL_PACKET, PACKET_STATISTICS
-    names = ("family", "protocol", "source", "destination", "source_port", "destination_port", "is_later_fragment")
+    names = [one.name for one in fields(Seen) if one.name != "packets"]
     seen = [dict(zip(names, key, strict=True)) | {"packets": n} for key, n in counts.items()]
     return {"lost": lost, "seen": seen}
 
@@ -267,16 +273,17 @@ def _read(packet: bytes) -> tuple[Any, ...]:
         if protocol == IPV6_FRAGMENT:
             protocol, start, offset = packet[40], 48, struct.unpack_from("!H", packet, 42)[0] >> 3
     ports: tuple[int | None, int | None] = (None, None)
-    if not offset and protocol in (TCP, UDP) and len(packet) >= start + 4:
+    if not offset and protocol in WITH_PORTS and len(packet) >= start + 4:
         ports = struct.unpack_from("!HH", packet, start)
-    return packet[0] >> 4, protocol, source, destination, *ports, offset > 0
+    flags = packet[start + 13] if not offset and protocol == TCP and len(packet) > start + 13 else None
+    return packet[0] >> 4, protocol, source, destination, *ports, offset > 0, flags
 
 
 def main(arguments: list[str]) -> None:
     match arguments:
         case ["send", specification]:
             flows = [Flow(**{**one, "sources": tuple(one["sources"])}) for one in json.loads(specification)]
-            print(json.dumps([asdict(_send_flow(flow, UPLINK)) for flow in flows]))
+            print(json.dumps([asdict(sent) for sent in _send_flows(flows, UPLINK)]))
         case ["receive", interface]:
             print(json.dumps(_receive(interface)))
         case _:

@@ -71,7 +71,7 @@ class Counter:
     """Running totals of one incarnation of a rule.
 
     Totals grow within one (key, epoch). A new epoch starts at nothing: its totals come on top of those of earlier
-    epochs. One key may appear with several epochs in one reading.
+    epochs. Of one key only one epoch runs; others in the same reading are the last totals of what was taken away.
     """
 
     key: str

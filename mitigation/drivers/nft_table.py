@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections import Counter as Counts
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 DELETE_AT_ONCE = 250  # at worst 2.5 s from a set of 10,000: many transactions, none of them long
 FEW = 10
 EXPIRY_SECONDS = 0.02  # the kernel's clock ticks every 1 to 10 ms
+LONGEST_SECONDS = 45 * 86_400  # nft keeps timeouts in 32 bits of milliseconds
 REMAINS_SECONDS = 3600  # a counter can be read for an hour after its rule has expired, then the kernel forgets it
 
 
@@ -61,6 +63,7 @@ class NftTable:
         self.nft = nft
         self.ruleset = ruleset
         self.parting: list[Counter] = []
+        self.torn: set[str] = set()  # keys that lost some of their counting elements, as of the last full reading
         self._renews_in_place: bool | None = None
 
     # Reading
@@ -107,14 +110,19 @@ class NftTable:
 
     def change(self, add: Collection[Desired], remove: Iterable[str]) -> None:
         """As if everything were as we left it; NftFailed with `is_conflict` when it is not."""
-        leaving = [Leaving(part.place, part.value, key) for key in remove for part in _parts_of(key)]
+        leaving = [Leaving(part.place, part.value, key) for key in remove for part in parts_of(key)]
         self._execute(Change(add, leaving, list(leaving)), is_read=False)
 
     def repair(self, add: Collection[Desired], remove: Collection[str], *, everywhere: bool) -> None:
-        """The same after reading back, so that it fits what is there; `everywhere` takes away all that is not added."""
+        """The same after reading back, so that it fits what is there; `everywhere` takes away all that is not added.
+
+        What is left of torn rules goes first: all parts of a rule have to count in one epoch.
+        """
         wanted = {one.rule.key: one for one in add}
-        touched = {part.place for key in [*wanted, *remove] for part in _parts_of(key)}
+        touched = {part.place for key in [*wanted, *remove] for part in parts_of(key)}
         inventory = self.inventory(self.ruleset.places if everywhere else touched)
+        torn = wanted.keys() & torn_keys(inventory)
+        remove = {*remove, *torn}
         change = Change(add)
         for place, scoped in inventory.scoped.items():
             present = {one.key for one in scoped}
@@ -126,6 +134,7 @@ class NftTable:
                 if is_remains or entry.key in remove or (everywhere and entry.key not in wanted):
                     change.counted.append(Leaving(place, entry.value, entry.key))
         self._execute(change, is_read=True)
+        self.torn -= wanted.keys()
 
     def drop_versions(self, versions: set[str]) -> None:
         """Takes away what other versions of this software left, counters noted."""
@@ -217,7 +226,7 @@ class NftTable:
         for one in add:
             key = one.rule.key
             for part in parts(one.rule.kind, one.rule.box):
-                seconds = one.expires_in_seconds
+                seconds = min(one.expires_in_seconds, LONGEST_SECONDS)
                 remains = f"{seconds + REMAINS_SECONDS}s" if self._renews_in_place else ""
                 scope = self.ruleset.scope_element(part.place, part.value, key, f"{seconds}s")
                 count = self.ruleset.count_element(part.value, key, epoch, remains)
@@ -263,11 +272,17 @@ class NftTable:
         return any(element["elem"]["expires"] > 60 for element in elements)
 
 
+def torn_keys(inventory: Inventory) -> set[str]:
+    """Keys of which some counting elements are missing, but not all."""
+    present = Counts(one.key for entries in inventory.counted.values() for one in entries if one.key)
+    return {key for key, count in present.items() if count != len(parts_of(key))}
+
+
 def as_counters(counted: Iterable[Counted]) -> list[Counter]:
     return [Counter(one.key, one.epoch, one.packets, one.octets) for one in counted if one.key]
 
 
-def _parts_of(key: str) -> list[Part]:
+def parts_of(key: str) -> list[Part]:
     try:
         parsed = parse_key(key)
     except ValueError as error:

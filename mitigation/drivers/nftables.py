@@ -12,9 +12,9 @@ from mitigation.drivers.nft_lock import TableLock
 from mitigation.drivers.nft_process import Nft, NftFailed, why_unusable
 from mitigation.drivers.nft_readback import Structure
 from mitigation.drivers.nft_ruleset import Ruleset, parts
-from mitigation.drivers.nft_table import Inventory, NftTable, as_counters
+from mitigation.drivers.nft_table import Inventory, NftTable, as_counters, parts_of, torn_keys
 from mitigation.exceptions import DriverError
-from mitigation.rules.canonical import LIMITS, Kind, Rule, parse_key
+from mitigation.rules.canonical import LIMITS, Kind, Rule
 from mitigation.rules.decomposition import overlapping
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ class NftablesDriver(Driver):
     """Settings: `runtime_dir` for the lock file; `table`; `stateful` False where only one direction is seen.
 
     `meter_size` bounds the sources remembered for each limit; when it is full, new sources pass unlimited. `netns`
-    names another network namespace, for tests. The table is locked at first use and until `close`.
+    names another network namespace, for tests. The table is locked at first use and until `close`. Deadlines further
+    away than 45 days are brought nearer.
     """
 
     def __init__(
@@ -122,7 +123,9 @@ class NftablesDriver(Driver):
         structure = self._table.structure()
         if not structure.is_whole(self._ruleset):
             return {}
-        return _in_force(structure, self._table.inventory(self._ruleset.places))
+        inventory = self._table.inventory(self._ruleset.places)
+        self._table.torn = torn_keys(inventory)
+        return _in_force(structure, inventory)
 
     def counters(self) -> list[Counter]:
         self._own()
@@ -138,7 +141,8 @@ class NftablesDriver(Driver):
         wanted = self._expressible(add)
         leaving = [key for key in dict.fromkeys(remove) if key not in wanted]
         before = self._table.prepare(wanted.values())
-        if len(leaving) > READ_FIRST or not self._try_unread(wanted.values(), leaving):
+        needs_reading = len(leaving) > READ_FIRST or not self._table.torn.isdisjoint(wanted)
+        if needs_reading or not self._try_unread(wanted.values(), leaving):
             self._table.repair(wanted.values(), set(leaving), everywhere=False)
         self._table.drop_versions(before.versions - {self._ruleset.version})
 
@@ -192,8 +196,7 @@ def _in_force(structure: Structure, inventory: Inventory) -> dict[str, Installed
                 seen.setdefault(one.key, []).append(one.expires)
     found = {}
     for key, deadlines in seen.items():
-        parsed = parse_key(key)
-        if len(deadlines) == len(parts(parsed.kind, parsed.box)):
+        if len(deadlines) == len(parts_of(key)):
             found[key] = Installed(key, min(deadlines))
     return found
 

@@ -140,7 +140,7 @@ _SHIELD = (
     Parameter(
         "bogon_prefixes",
         tuple(ip_network(prefix) for prefix in BOGON_PREFIXES),
-        "source prefixes whose packets are dropped; an empty list leaves the rule out",
+        "source prefixes whose packets are dropped; take out those your own clients use; empty leaves the rule out",
         "RFC 6890 registries, see BOGON_PREFIXES",
         _prefixes,
     ),

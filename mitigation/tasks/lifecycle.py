@@ -8,13 +8,13 @@ from django.utils import timezone
 from mitigation.services import mitigations, upkeep
 
 
-@shared_task(queue="lifecycle")
+@shared_task
 def expire() -> int:
     """Also done by every lifecycle worker by itself, once a second."""
     return mitigations.expire(now=timezone.now())
 
 
-@shared_task(queue="lifecycle")
+@shared_task
 def tidy() -> None:
     """Prune changes, thin samples."""
     upkeep.tidy(now=timezone.now())

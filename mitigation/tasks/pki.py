@@ -11,7 +11,7 @@ from mitigation.pki.home import Home
 from mitigation.services import certificates
 
 
-@shared_task(queue="pki")
+@shared_task
 def publish_revocations() -> int:
     """Sign the revocation list anew: after a revocation, and daily so that it never runs out."""
     return certificates.publish_revocations(open_authority(Home(settings.DOTS_HOME)), now=timezone.now())

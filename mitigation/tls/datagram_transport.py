@@ -1,33 +1,36 @@
-"""coaps: an aiocoap message interface on DTLS, for the sockets of a server and for connections of a client."""
+"""coaps: one message interface per aiocoap context, and a server's many DTLS associations on few UDP sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiocoap import error, interfaces
 
 from mitigation.tls.callbacks import Callbacks
-from mitigation.tls.connection import DatagramConnection
 from mitigation.tls.credentials import Credentials
 from mitigation.tls.demultiplexer import HALF_OPEN, SESSIONS, Association, Demultiplexer, Path
-from mitigation.tls.errors import NoConnection
-from mitigation.tls.events import Closed, CloseReason, HandshakeCompleted, PlaintextReceived
+from mitigation.tls.events import CloseReason, HandshakeCompleted
 from mitigation.tls.gnutls import Alert
 from mitigation.tls.identity import Identity
 from mitigation.tls.message_layer import MessageLayer, PeerState
 from mitigation.tls.messages import FormatError, UnknownVersion, decode_datagram
-from mitigation.tls.refusals import refusal
 from mitigation.tls.remotes import BLOCK_OVERHEAD, Remote, block_size_exponent
 from mitigation.tls.sockets import UdpSocket
+from mitigation.tls.timer import Timer
 
 log = logging.getLogger(__name__)
 
 BATCH: Final = 64  # datagrams per readiness, so that timers and other sockets get their turn
+
+
+class Closable(Protocol):
+    """A listener or a client: whoever owns sockets."""
+
+    def close(self) -> None: ...
 
 
 class DatagramRemote(Remote):
@@ -61,6 +64,49 @@ class DatagramRemote(Remote):
         raise NotImplementedError
 
 
+class DatagramInterface(interfaces.MessageInterface):  # type: ignore[misc]
+    """What the message layer of one aiocoap context sees of DTLS; connections and listeners register here."""
+
+    def __init__(self, message_layer: MessageLayer) -> None:
+        self.message_layer = message_layer
+        self.statistics: Counter[str] = Counter()
+        self.owners: set[Closable] = set()
+
+    def send(self, message: Any) -> None:
+        message.remote.send_bytes(message.encode())
+
+    async def recognize_remote(self, remote: Any) -> bool:
+        return isinstance(remote, DatagramRemote) and remote.interface is self
+
+    async def determine_remote(self, message: Any) -> None:
+        """Never dials by itself: sessions are opened on purpose."""
+        return
+
+    async def shutdown(self) -> None:
+        for owner in list(self.owners):
+            owner.close()
+
+    def received(self, remote: DatagramRemote, data: bytes) -> None:
+        """Decode one message of a session and hand it up."""
+        try:
+            message = decode_datagram(data, remote)
+        except UnknownVersion:
+            self.statistics["messages of unknown version"] += 1
+        except FormatError as broken:
+            self.statistics["malformed messages"] += 1
+            log.info("a malformed message from %r: %s", remote, broken.reason)
+            if broken.mid is not None:
+                self.message_layer.reject(remote, broken.mid)
+        else:
+            self.message_layer.dispatch_message(message)
+
+    def ended(self, remote: DatagramRemote, ending: str) -> None:
+        """Tell the layers above that nothing will come of this session any more."""
+        remote.is_open = False
+        remote.ending = ending
+        self.message_layer.dispatch_error(error.RemoteServerShutdown(f"the session ended: {ending}"), remote)
+
+
 class ServerRemote(DatagramRemote):
     """One association of a server's socket."""
 
@@ -91,70 +137,6 @@ class ServerRemote(DatagramRemote):
         return None
 
 
-class DatagramInterface(interfaces.MessageInterface):  # type: ignore[misc]
-    """What the message layer of one aiocoap context sees of DTLS; connections and listeners register here."""
-
-    def __init__(self, message_layer: MessageLayer) -> None:
-        self.message_layer = message_layer
-        self.statistics: Counter[str] = Counter()
-        self.owners: set[DatagramListener | DatagramClient] = set()
-
-    def send(self, message: Any) -> None:
-        message.remote.send_bytes(message.encode())
-
-    async def recognize_remote(self, remote: Any) -> bool:
-        return isinstance(remote, DatagramRemote) and remote.interface is self
-
-    async def determine_remote(self, message: Any) -> None:
-        """Never dials by itself: sessions are opened on purpose."""
-        return
-
-    async def shutdown(self) -> None:
-        for owner in list(self.owners):
-            owner.close()
-
-    def received(self, remote: DatagramRemote, data: bytes) -> None:
-        """Decode one message of a session and hand it up."""
-        try:
-            message = decode_datagram(data, remote)
-        except UnknownVersion:
-            self.statistics["messages of unknown version"] += 1
-        except FormatError as broken:
-            self.statistics["malformed messages"] += 1
-            log.info("a malformed message from %r: %s", remote, broken.reason)
-            if broken.mid is not None:
-                self.message_layer.reject(remote, broken.mid)
-        else:
-            self.message_layer.dispatch_message(message)
-
-    def ended(self, remote: DatagramRemote, reason: CloseReason) -> None:
-        """Tell the layers above that nothing will come of this session any more."""
-        remote.is_open = False
-        self.message_layer.dispatch_error(error.RemoteServerShutdown(f"the session ended: {reason}"), remote)
-
-
-class _Timer:
-    """One asyncio timer that follows a `get_timer`."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, fire: Any) -> None:
-        self._loop = loop
-        self._fire = fire
-        self._handle: asyncio.TimerHandle | None = None
-
-    def set(self, due: float | None) -> None:
-        if self._handle is not None:
-            if due is not None and self._handle.when() <= due:
-                return  # it fires first and looks again
-            self._handle.cancel()
-            self._handle = None
-        if due is not None:
-            self._handle = self._loop.call_at(due, self._run)
-
-    def _run(self) -> None:
-        self._handle = None
-        self._fire()
-
-
 class DatagramListener:
     """The UDP sockets of a server."""
 
@@ -172,7 +154,7 @@ class DatagramListener:
         self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
         self._sockets: list[UdpSocket] = []
-        self._timer = _Timer(self._loop, self._on_timer)
+        self._timer = Timer(self._loop, self._on_timer)
         interface.owners.add(self)
 
     @property
@@ -222,7 +204,7 @@ class DatagramListener:
         if remote is None:
             return
         log.info("%r is closed: %s (%s)", remote, reason, detail)
-        self.interface.ended(remote, reason)
+        self.interface.ended(remote, detail)
         self._callbacks.closed(remote, reason)
 
     # -- what the loop tells ---------------------------------------------------------------------------------------
@@ -247,157 +229,3 @@ class DatagramListener:
     def _on_timer(self) -> None:
         self.table.on_timer(self._loop.time())
         self._timer.set(self.table.get_timer())
-
-
-class ClientRemote(DatagramRemote):
-    """The server at the other end of a client's association."""
-
-    def __init__(self, client: DatagramClient, completed: HandshakeCompleted) -> None:
-        self._client = client
-        super().__init__(
-            client.interface,
-            completed,
-            client.sock.getpeername()[:2],
-            client.sock.getsockname()[:2],
-            client.connection.data_mtu,
-        )
-        self.heard_at = time.monotonic()
-
-    @property
-    def last_heard(self) -> float:
-        return self.heard_at
-
-    def send_bytes(self, data: bytes) -> None:
-        self._client.send(data)
-
-    def cut(self, reason: CloseReason = CloseReason.CUT, *, alert: Alert | None = None) -> None:
-        self._client.close(reason)
-
-    def session_ticket(self) -> bytes | None:
-        return self._client.connection.session_ticket()
-
-
-class DatagramClient:
-    """One DTLS association that we open, on a connected socket of its own."""
-
-    def __init__(
-        self,
-        interface: DatagramInterface,
-        credentials: Credentials,
-        callbacks: Callbacks,
-        sock: Any,
-        *,
-        name: str,
-        ticket: bytes | None = None,
-    ) -> None:
-        self.interface = interface
-        self.sock = sock
-        self._callbacks = callbacks
-        self._loop = asyncio.get_running_loop()
-        self._remote: ClientRemote | None = None
-        self._opening: asyncio.Future[Remote] = self._loop.create_future()
-        self._timer = _Timer(self._loop, self._on_timer)
-        self.connection = DatagramConnection(credentials, server=False, now=self._loop.time(), name=name, ticket=ticket)
-        interface.owners.add(self)
-        self._loop.add_reader(sock.fileno(), self._on_readable)
-        self._settle()
-
-    async def open(self) -> Remote:
-        """Wait for the handshake.
-
-        :raises NoConnection: when it fails.
-        """
-        try:
-            return await self._opening
-        except BaseException:
-            self.close()
-            raise
-
-    def send(self, data: bytes) -> None:
-        self.connection.send(data)
-        self._transmit()
-
-    def close(self, reason: CloseReason = CloseReason.SHUTDOWN) -> None:
-        """End the session with close_notify."""
-        if self in self.interface.owners:
-            self.connection.close()
-            self._transmit()
-            self._finish(reason)
-
-    def _on_readable(self) -> None:
-        for _ in range(BATCH):
-            if self.connection.closed:
-                return
-            try:
-                data = self.sock.recv(65535)
-            except BlockingIOError:
-                return
-            except OSError as failed:
-                self._on_socket_error(failed)
-                return
-            if data:
-                self.connection.receive_datagram(data, now=self._loop.time())
-                self._settle()
-
-    def _on_socket_error(self, failed: OSError) -> None:
-        """An ICMP error: reason enough to give a handshake up, not to doubt a session that is up."""
-        if self._remote is None and not self._opening.done():
-            self._opening.set_exception(NoConnection(f"the server cannot be reached: {failed.strerror}"))
-
-    def _on_timer(self) -> None:
-        self.connection.on_timer(self._loop.time())
-        self._settle()
-
-    def _settle(self) -> None:
-        self._transmit()
-        completed: HandshakeCompleted | None = None
-        while (event := self.connection.next_event()) is not None:
-            if isinstance(event, PlaintextReceived):
-                self._open(completed)
-                self._receive(event.data)
-            elif isinstance(event, HandshakeCompleted):
-                completed = event
-            else:
-                self._closed(event)
-                return
-        self._open(completed)
-        self._transmit()
-        self._timer.set(self.connection.get_timer())
-
-    def _open(self, completed: HandshakeCompleted | None) -> None:
-        """Not before the rest of the datagram was looked at: a refusal may ride behind the Finished."""
-        if completed is not None and self._remote is None and not self._opening.done():
-            self._remote = ClientRemote(self, completed)
-            self._opening.set_result(self._remote)
-            self._callbacks.opened(self._remote)
-
-    def _receive(self, data: bytes) -> None:
-        if self._remote is not None:
-            self._remote.heard_at = time.monotonic()
-            self.interface.received(self._remote, data)
-
-    def _closed(self, event: Closed) -> None:
-        self._transmit()
-        if not self._opening.done():
-            self._opening.set_exception(refusal(event))
-        self._finish(event.reason)
-
-    def _finish(self, reason: CloseReason) -> None:
-        self.interface.owners.discard(self)
-        self._timer.set(None)
-        self._loop.remove_reader(self.sock.fileno())
-        self.sock.close()
-        if not self._opening.done():
-            self._opening.set_exception(NoConnection(f"the connection was closed: {reason}"))
-            self._opening.exception()
-        if self._remote is not None:
-            remote, self._remote = self._remote, None
-            self.interface.ended(remote, reason)
-            self._callbacks.closed(remote, reason)
-
-    def _transmit(self) -> None:
-        for datagram in self.connection.datagrams_to_send():
-            try:
-                self.sock.send(datagram)
-            except OSError as failed:
-                log.debug("a datagram is lost: %s", failed)

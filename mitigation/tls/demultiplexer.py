@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any, Final, NamedTuple, Protocol
 
-from mitigation.tls.connection import DatagramConnection
+from mitigation.tls.cookies import verify_cookie
 from mitigation.tls.credentials import Credentials
+from mitigation.tls.datagram_connection import DatagramConnection
 from mitigation.tls.errors import EngineError
 from mitigation.tls.events import Closed, CloseReason, HandshakeCompleted, PlaintextReceived
 from mitigation.tls.gnutls import Alert
 from mitigation.tls.identity import Identity
 from mitigation.tls.records import APPLICATION_DATA, RECORD_HEADER, client_random, is_client_hello, is_epoch_zero
-from mitigation.tls.session import verify_cookie
 
 log = logging.getLogger(__name__)
 

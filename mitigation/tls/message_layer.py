@@ -127,6 +127,8 @@ class MessageLayer(interfaces.TokenInterface, interfaces.MessageManager):  # typ
         state.backlog.clear()
         state.owed.clear()
         state.told.clear()
+        for entry in list(state.received.values()):
+            entry.forget()
         self.token_layer.dispatch_error(exception, remote)
 
     def _receive_request(self, message: Any, state: PeerState) -> None:
@@ -228,7 +230,7 @@ class MessageLayer(interfaces.TokenInterface, interfaces.MessageManager):  # typ
         data = encode_datagram(message)
         if message.mtype is ACK:
             self._keep_answer(state, message.mid, data)
-        elif monitor is not None and message.mtype is NON:
+        elif monitor is not None and message.mtype is NON and _may_be_reset(message):
             self._remember_non(state, message.mid, monitor)
         if not self._transmit_message(message, data):
             if monitor is not None and message.code.is_request():
@@ -389,3 +391,11 @@ class MessageLayer(interfaces.TokenInterface, interfaces.MessageManager):  # typ
         self._non_confirmable.sweep(now)
         busy = len(self._confirmable) or len(self._non_confirmable)
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL, self._sweep) if busy else None
+
+
+def _may_be_reset(message: Any) -> bool:
+    """Whether a Reset to this NON would change anything: requests and notifications, not answers that end an exchange.
+
+    Each one remembered keeps its request alive.
+    """
+    return message.code.is_request() or message.opt.observe is not None

@@ -67,6 +67,7 @@ class Remote(interfaces.EndpointAddress):  # type: ignore[misc]
         self.opened_at = time.monotonic()
         self.tuning: Any = DOTS_TUNING
         self.is_open = True
+        self.ending = ""  # a sentence on why the session ended, once it has
         self.outgoing: dict[bytes, Any] = {}  # token -> Pipe of a request of ours
         self.incoming: dict[bytes, tuple[Any, Callable[[], None]]] = {}  # token -> (Pipe, stop)
         self._port = port

@@ -209,7 +209,7 @@ class Session:
         engine.gnutls_transport_set_pull_timeout_function(
             self.pointer, _wait_record_callback if self.datagram else _wait_stream_callback
         )
-        engine.gnutls_transport_set_push_function(self.pointer, _push_callback)
+        engine.gnutls_transport_set_push_function(self.pointer, PUSH)
         engine.gnutls_session_set_verify_function(self.pointer, _verify_callback)
 
     def _set_up_transport(self, prestate: Any) -> None:
@@ -240,30 +240,6 @@ class Session:
             check(library().gnutls_server_name_set(self.pointer, NAME_DNS, host, len(host)))
         if ticket:  # one that cannot be read, or is too old, leads to a full handshake
             library().gnutls_session_set_data(self.pointer, ticket, len(ticket))
-
-
-class _Reply:
-    """Collects the one datagram of a cookie exchange through the same callback as a session."""
-
-    __slots__ = ("pushed",)
-
-    def __init__(self) -> None:
-        self.pushed: list[bytes] = []
-
-
-def verify_cookie(credentials: Credentials, path: bytes, hello: bytes) -> tuple[Any, bytes | None]:
-    """(proof, None) when the hello carries our cookie for this path, else (None, HelloVerifyRequest or None).
-
-    No state is kept. The proof goes into the new session as its `prestate`.
-    """
-    proof = ffi.new("gnutls_dtls_prestate_st *")
-    key = credentials.cookie_key.pointer
-    if library().gnutls_dtls_cookie_verify(key, path, len(path), ffi.from_buffer(hello), len(hello), proof) >= 0:
-        return proof, None
-    reply = _Reply()
-    handle = ffi.new_handle(reply)
-    library().gnutls_dtls_cookie_send(key, path, len(path), proof, handle, _push_callback)
-    return None, (reply.pushed[0] if reply.pushed else None)
 
 
 def failure(session: Session, code: int) -> tuple[str, str | None]:
@@ -337,5 +313,5 @@ _pull_record_callback: Final[Any] = ffi.callback("ssize_t(void *, void *, size_t
 _wait_record_callback: Final[Any] = ffi.callback("int(void *, unsigned int)", _wait_record, error=-1)
 _pull_stream_callback: Final[Any] = ffi.callback("ssize_t(void *, void *, size_t)", _pull_stream, error=-1)
 _wait_stream_callback: Final[Any] = ffi.callback("int(void *, unsigned int)", _wait_stream, error=-1)
-_push_callback: Final[Any] = ffi.callback("ssize_t(void *, const void *, size_t)", _push, error=-1)
+PUSH: Final[Any] = ffi.callback("ssize_t(void *, const void *, size_t)", _push, error=-1)
 _verify_callback: Final[Any] = ffi.callback("int(void *)", _verify, error=int(Code.CERTIFICATE_ERROR))

@@ -1,4 +1,4 @@
-"""coaps+tcp: an aiocoap token interface on TLS, for the sockets of a server and for connections of a client."""
+"""coaps+tcp: one token interface per aiocoap context, one protocol per TLS connection, a server's listening sockets."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from aiocoap import Message, error, interfaces
 from aiocoap.numbers.codes import INTERNAL_SERVER_ERROR
 
 from mitigation.tls.callbacks import Callbacks
-from mitigation.tls.connection import StreamConnection
 from mitigation.tls.credentials import Credentials
 from mitigation.tls.demultiplexer import HALF_OPEN, SESSIONS
-from mitigation.tls.errors import NoConnection, NotOpen, TooLarge
+from mitigation.tls.errors import NotOpen, TooLarge
 from mitigation.tls.events import Closed, CloseReason, HandshakeCompleted, PlaintextReceived
 from mitigation.tls.gnutls import Alert
 from mitigation.tls.messages import encode_frame
-from mitigation.tls.refusals import refusal
 from mitigation.tls.remotes import BLOCK_OVERHEAD, Remote, block_size_exponent
 from mitigation.tls.signalling import Channel
 from mitigation.tls.sockets import BACKLOG, allow_fast_open
+from mitigation.tls.stream_connection import StreamConnection
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +41,7 @@ class StreamRemote(Remote):
         peer, local = protocol.addresses()
         super().__init__(completed, peer, local)
         self.protocol = protocol
+        self.interface = protocol.interface
         self.channel = Channel(self)
         self.heard_at = time.monotonic()
 
@@ -103,7 +103,7 @@ class StreamInterface(interfaces.TokenInterface):  # type: ignore[misc]
                 raise error.NetworkError(str(closed)) from closed
 
     async def fill_or_recognize_remote(self, message: Any) -> bool:
-        return isinstance(message.remote, StreamRemote) and message.remote.protocol.interface is self
+        return isinstance(message.remote, StreamRemote) and message.remote.interface is self
 
     async def shutdown(self) -> None:
         for owner in list(self.owners):
@@ -121,7 +121,7 @@ class StreamInterface(interfaces.TokenInterface):  # type: ignore[misc]
 
 
 class TlsProtocol(asyncio.Protocol):
-    """One TCP connection: bytes to the engine, plaintext to the channel, messages to the token layer."""
+    """The server's end, and what the client's end has in common with it."""
 
     def __init__(self, interface: StreamInterface, callbacks: Callbacks, connection: StreamConnection) -> None:
         self.interface = interface
@@ -292,10 +292,11 @@ class TlsProtocol(asyncio.Protocol):
         if self.remote is not None:
             remote = self.remote
             remote.is_open = False
+            remote.ending = detail
             log.info("%r is closed: %s (%s)", remote, reason, detail)
             self.interface.statistics[f"sessions closed: {reason}"] += 1
             self.interface.token_layer.dispatch_error(
-                error.RemoteServerShutdown(f"the session ended: {reason}"), remote
+                error.RemoteServerShutdown(f"the session ended: {detail}"), remote
             )
             self.callbacks.closed(remote, reason)
         self.on_finished(reason)
@@ -359,35 +360,3 @@ class _Turned(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         transport.abort()
-
-
-class TlsClientProtocol(TlsProtocol):
-    """The client's end. It is open when the server's CSM came: under TLS 1.3 the end of the client's handshake does not
-    yet mean that the server accepted its certificate."""
-
-    def __init__(self, interface: StreamInterface, callbacks: Callbacks, connection: StreamConnection) -> None:
-        super().__init__(interface, callbacks, connection)
-        self.opening: asyncio.Future[Remote] = asyncio.get_running_loop().create_future()
-
-    def on_secure(self) -> None:
-        return
-
-    def on_capable(self) -> None:
-        if self.remote is not None and not self.opening.done():
-            self.opening.set_result(self.remote)
-            self.callbacks.opened(self.remote)
-
-    def on_refused(self, event: Closed) -> None:
-        self._give_up(refusal(event))
-
-    def _closed(self, event: Closed) -> None:
-        self._give_up(refusal(event))
-        super()._closed(event)
-
-    def on_finished(self, reason: CloseReason) -> None:
-        self._give_up(NoConnection(f"the server closed the connection during the handshake ({reason})"))
-
-    def _give_up(self, why: NoConnection) -> None:
-        if not self.opening.done():
-            self.opening.set_exception(why)
-            self.opening.exception()  # whoever opens may have given up already

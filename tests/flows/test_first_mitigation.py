@@ -364,3 +364,27 @@ def test_a_lifetime_ends_by_itself_to_the_second(product: Product, domain: Domai
 
     asked_at, ended_at = (datetime.fromisoformat(at[name]) for name in ("submitted", "lifetime-ended"))
     assert 3 <= (ended_at - asked_at).total_seconds() <= 5
+
+
+@pytest.mark.rows("SIG-AUT-001", "SIG-TLS-004")
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_an_expired_certificate_gets_no_session(
+    product: Product, domain: Domain, alice: Files, tmp_path: Any, transport: str
+) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from mitigation.pki.authority import open_authority
+    from mitigation.pki.home import Home
+
+    issued = open_authority(Home(product.home)).issue_client("late", now=datetime.now(UTC) - timedelta(days=366))
+    (tmp_path / "cert.pem").write_bytes(issued.certificate_pem)
+    (tmp_path / "key.pem").write_bytes(issued.key_pem)
+    (tmp_path / "ca.pem").write_bytes(alice.ca.read_bytes())
+
+    refused = product.client(
+        Files("late", "", tmp_path), "mitigate", domain.host, "--patience", "5", transport=transport
+    )
+
+    assert refused.status == 3, refused.out
+    assert refused.json["error"]
+    assert product.client(alice, "status").json["code"] == "4.04", "the server goes on"

@@ -234,3 +234,26 @@ def test_a_quiet_server_prints_nothing(demo: Product) -> None:
     until(lambda: time.monotonic() - began > 1.5, within=3)
 
     assert demo.lines[before:] == []
+
+
+def test_another_bus_is_used_when_it_is_named(tmp_path: Path) -> None:
+    from mitigation.runtime import bus
+
+    found = bus.binary()
+    assert found is not None
+    path = tmp_path / "bus.sock"
+    server = subprocess.Popen(
+        [found, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until(path.exists, what="the bus")
+        with running(environment={"REDIS_URL": f"unix://{path}", "DOTS_DRIVER": "dryrun"}) as product:
+            children = " ".join(descendants(product.pid).values())
+            assert "valkey-server" not in children
+            assert not (product.home / "bus").exists()
+            domain = product.new_domain()
+            assert product.client(product.new_client(domain, "alice"), "mitigate", domain.host).json["code"] == "2.01"
+    finally:
+        server.terminate()
+        server.wait(timeout=10)

@@ -20,4 +20,5 @@ for _name in [name for name in os.environ if name.startswith("DOTS_") or name ==
     del os.environ[_name]
 HOME = Path(tempfile.mkdtemp(prefix="dots-test-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+(HOME / "static").mkdir()
 os.environ["DOTS_HOME"] = str(HOME)

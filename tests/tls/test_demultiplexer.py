@@ -9,7 +9,7 @@ from tls_harness import Clock, virtual_time
 from tls_records import authentic, kinds, plaintext
 
 from mitigation.tls import Alert, CloseReason, Credentials, Identity
-from mitigation.tls.connection import DatagramConnection
+from mitigation.tls.datagram_connection import DatagramConnection
 from mitigation.tls.demultiplexer import Association, Demultiplexer, Path
 from mitigation.tls.events import Closed, HandshakeCompleted
 
@@ -207,6 +207,20 @@ def test_an_abandoned_handshake_on_a_live_path_leaves_the_session_alone(town: To
 
     assert town.heard[-1][1] == b"still here"
     assert town.table.half_open == 0 and not town.closed_
+
+
+def test_a_goodbye_is_heard_while_another_handshake_is_under_way(town: Town, alice: Credentials) -> None:
+    old = Client(town, alice, path(1)).connect()
+    new = Client(town, alice, path(1))
+    new.step(), new.step()
+
+    old.engine.close()
+    old.waiting = old.engine.datagrams_to_send()
+    old.step()
+    new.connect()
+
+    assert town.closed_ == [(town.opened_[0], CloseReason.PEER_CLOSED)]
+    assert len(town.table) == 1
 
 
 def test_a_late_copy_of_the_hello_already_served_is_ignored(town: Town, alice: Credentials) -> None:

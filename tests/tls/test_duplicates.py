@@ -52,3 +52,28 @@ def test_an_id_used_again_after_eviction_is_not_forgotten_with_its_predecessor()
     assert set(table) == {1}
     store.sweep(120.0)
     assert not table
+
+
+def test_a_busy_peer_pushes_out_only_its_own() -> None:
+    store, busy, quiet = Duplicates(lifetime=100, per_peer=3, in_total=10), Table(), Table()
+    store.remember(quiet, 7, 0.0)
+
+    for mid in range(5000):
+        store.remember(busy, mid, 0.0)
+
+    assert set(quiet) == {7}
+    assert store.live == 4
+    assert len(store) < 1100
+
+
+def test_a_peer_that_is_gone_leaves_nothing() -> None:
+    store, table = Duplicates(lifetime=100), Table()
+    for mid in range(5):
+        store.remember(table, mid, 0.0)
+
+    for entry in list(table.values()):
+        entry.forget()
+
+    assert not table and store.live == 0
+    store.sweep(100.0)
+    assert len(store) == 0

@@ -10,10 +10,11 @@ from tls_harness import Clock, Wire, closed_reasons
 from tls_records import authentic, authentic_tls12, hello_extensions, kinds, message, plaintext
 
 from mitigation.tls import CloseReason, Credentials, NotOpen, TooLarge
-from mitigation.tls.connection import DatagramConnection, StreamConnection
+from mitigation.tls.datagram_connection import DatagramConnection
 from mitigation.tls.events import Closed, HandshakeCompleted, PlaintextReceived
 from mitigation.tls.gnutls import Alert
 from mitigation.tls.records import split
+from mitigation.tls.stream_connection import StreamConnection
 
 MakeWire = Callable[..., Wire]
 
@@ -218,7 +219,7 @@ HOSTILE = {
     "cipher change": [plaintext(20, b"\1", sequence=50 + i) for i in range(50)],
     "high record number": [plaintext(20, b"\1", sequence=1 << 30)],
     "noise": [plaintext(22, b"\xff" * 40)],
-    "length of 16 MB": [plaintext(22, message(CERTIFICATE, 2, b"A" * 10, length=0xFFFFFF))],
+    "length of 16 MB": [plaintext(22, message(CERTIFICATE, 2, b"\xff\xff\xfc\xff\xff\xf9\x30", length=0xFFFFFF))],
     "eight messages from the future": [
         plaintext(22, message(CERTIFICATE, 3 + i, b"A" * 10), sequence=50 + i) for i in range(8)
     ],
@@ -318,6 +319,20 @@ def test_an_authenticated_peer_cannot_hurt_a_dtls_session_with(wire: MakeWire, n
     link.inject("server", authentic(link.client, content_type, payload, 1000))
     link.inject("server", authentic(link.client, 23, b"still there", 1001))
 
+    assert said_to_server(link)[-1] == b"still there"
+
+
+@pytest.mark.rows("SIG-TLS-033")
+@pytest.mark.parametrize("name", [name for name in ODD if "heartbeat" in name])
+def test_a_heartbeat_that_gets_past_the_filter_is_one_lost_record(wire: MakeWire, name: str) -> None:
+    link = connected(wire)
+    assert link.server is not None
+    content_type, payload = ODD[name]
+
+    link.server._pump(authentic(link.client, content_type, payload, 1000))
+    link.inject("server", authentic(link.client, 23, b"still there", 1001))
+
+    assert link.server.dropped["unexpected record"] == 1
     assert said_to_server(link)[-1] == b"still there"
 
 

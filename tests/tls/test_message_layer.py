@@ -304,6 +304,14 @@ def test_only_so_many_notifications_are_remembered(stack: Stack, peer: Peer) -> 
     assert ended
 
 
+def test_a_request_that_was_answered_is_not_kept(stack: Stack, peer: Peer) -> None:
+    for mid in range(10):
+        stack.receive(peer, header(NON, GET, mid, b"%d" % mid))
+        answer(stack.pipes.pop())
+
+    assert not peer.messages.told and not peer.incoming
+
+
 @pytest.mark.rows("SIG-OBS-010")
 def test_a_second_registration_under_the_same_token_replaces_the_first(stack: Stack, peer: Peer) -> None:
     ended: list[str] = []

@@ -10,9 +10,9 @@ from tls_harness import Wire, closed_reasons
 from tls_pki import CLIENT, SERVER, Pki
 
 from mitigation.tls import BadCredentials, CloseReason, CredentialFiles, Credentials
-from mitigation.tls.connection import StreamConnection
 from mitigation.tls.events import Closed, HandshakeCompleted
 from mitigation.tls.refusals import refusal
+from mitigation.tls.stream_connection import StreamConnection
 
 MakeWire = Callable[..., Wire]
 TICKET_KEY, COOKIE_KEY = b"t" * 64, b"c" * 16

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 import cffi
 
 from mitigation.tls import Credentials
-from mitigation.tls.connection import DatagramConnection
+from mitigation.tls.cookies import verify_cookie
+from mitigation.tls.datagram_connection import DatagramConnection
 from mitigation.tls.events import Closed, CloseReason, HandshakeCompleted, PlaintextReceived
 from mitigation.tls.gnutls import SONAME
 from mitigation.tls.records import client_random, is_client_hello
-from mitigation.tls.session import verify_cookie
 
 _ffi = cffi.FFI()
 _ffi.cdef(
