@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Count, Max, Min, Q, Sum
 
@@ -110,6 +111,7 @@ def readings_since(start: datetime, now: datetime) -> list[Reading]:
     return [
         Reading(pk, min(installed or begun or asked, counted), now if alive and ended is None else counted)
         for pk, installed, begun, asked, counted, ended in times
+        if counted is not None
     ]
 
 
@@ -142,7 +144,7 @@ def gather(mitigations: Collection[Mitigation]) -> dict[int, Evidence]:
     return found
 
 
-def _rows(ids: Collection[int]) -> list[dict]:
+def _rows(ids: Collection[int]) -> list[dict[str, Any]]:
     point = [f"rule__point__{name}" for name in ("name", "driver", "enforces", "counts", "health", "health_at")]
     return list(
         RuleOwner.objects.filter(mitigation_id__in=list(ids))
@@ -157,7 +159,7 @@ def _rows(ids: Collection[int]) -> list[dict]:
     )
 
 
-def _add(point: PointEvidence, row: dict) -> None:
+def _add(point: PointEvidence, row: dict[str, Any]) -> None:
     match row["rule__state"]:
         case Rule.State.INSTALLED:
             point.installed += row["number"]

@@ -230,7 +230,7 @@ class _Grid:
             self._add(at - seconds, at, numbers)
         return self
 
-    def _add(self, begin: float, end: float, numbers: Sequence[int]) -> None:
+    def _add(self, begin: float, end: float, numbers: Sequence[float]) -> None:
         first = max(0, int((begin - self.start) // self.step))
         last = min(self.steps - 1, int((end - self.start) // self.step))
         length = max(end - begin, 0.001)
@@ -248,17 +248,17 @@ class _Grid:
 def _coarse(ids: list[int], readings: Collection[Reading], step: int, steps: int, now: datetime) -> Series:
     end = int(now.timestamp())
     start = end - step * steps
+    sums = {f"sum_{name}": Sum(name) for name in _NUMBERS[1:]}
     rows = (
         Sample.objects.filter(mitigation_id__in=ids, at__gt=_moment(start), at__lt=_moment(end + 1))
         .annotate(number=_Step("at", start=start, step=step))
         .values("number")
-        .annotate(**{f"sum_{name}": Sum(name) for name in _NUMBERS[1:]})
+        .annotate(**sums)
         .order_by()
+        .values_list("number", *sums)
     )
-    grid = _Grid(start, step, steps)
-    for row in rows:
-        numbers = [row[f"sum_{name}"] for name in _NUMBERS[1:]]
-        grid.add([(start + (row["number"] + 1) * step, step, *numbers)])
+    pieces = [(start + (number + 1) * step, float(step), *numbers) for number, *numbers in rows]
+    grid = _Grid(start, step, steps).add(pieces)
     return _series(grid, _counted_steps(readings, start, step, steps), end)
 
 

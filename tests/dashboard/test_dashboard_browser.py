@@ -376,6 +376,7 @@ def test_pages_read_without_scripts(attack: list[Mitigation], served: Served, op
 # -- every page, every theme, both widths -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "viewport"), [("desk", DESK), ("phone", PHONE)])
 @pytest.mark.parametrize("scene", [scenes.under_attack, scenes.quiet, scenes.dry_run, scenes.first_day])
 def test_pages_are_accessible_and_fit(

@@ -89,7 +89,8 @@ def _attacked() -> QuerySet[Mitigation]:
 
 
 def _attacked_since() -> datetime | None:
-    return _attacked().aggregate(since=Min(Coalesce("mitigation_start", "requested_at")))["since"]
+    since: datetime | None = _attacked().aggregate(since=Min(Coalesce("mitigation_start", "requested_at")))["since"]
+    return since
 
 
 def _coming(found: list[MitigationRow]) -> list[MitigationRow]:
