@@ -60,6 +60,8 @@ class Mitigation(models.Model):
     installed_at = models.DateTimeField(null=True, blank=True)
     hitting_at = models.DateTimeField(null=True, blank=True)
     notes = models.JSONField(default=list, blank=True)  # what the playbook left out, and why
+    attack_status = models.PositiveSmallIntegerField(null=True, blank=True)  # as the client last saw it (key 29)
+    attack_status_at = models.DateTimeField(null=True, blank=True)
     problem = models.CharField(max_length=255, blank=True)  # why it is not enforced, for operators
 
     # Totals since mitigation_start; None where no point can count.

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mitigation.exceptions import DotsError, MalformedRequest, NotFound, ScopeConflict, Unauthorized, Unavailable
+from mitigation.exceptions import (
+    DotsError,
+    Ignored,
+    MalformedRequest,
+    NotFound,
+    PreconditionFailed,
+    ScopeConflict,
+    Unauthorized,
+    Unavailable,
+)
 from mitigation.models import (
     Change,
     Client,
@@ -30,10 +39,12 @@ MAXIMUM_CUIDS = 64  # of one client; ever new ones are a fault or an attack (RFC
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A decoded PUT of an authenticated client."""
+    """A decoded PUT of an authenticated client, with its conditions (RFC 7252, section 5.10.8)."""
 
     client_id: int
     request: MitigationRequest
+    if_match: bool = False
+    if_none_match: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,14 @@ def submit_many(submissions: Sequence[Submission], *, now: datetime) -> list[Out
     return outcomes
 
 
+def _check_absent(submission: Submission) -> None:
+    """What a PUT on an unknown mid may not be: an efficacy update (section 4.4.3)."""
+    if submission.if_match:
+        raise Ignored("there is no such mitigation to update")
+    if submission.request.attack_status is not None:
+        raise MalformedRequest("attack-status belongs to an existing mitigation, and this mid is not known")
+
+
 def _key(submission: Submission) -> tuple[int, str, int]:
     return submission.client_id, submission.request.cuid, submission.request.mid
 
@@ -119,20 +138,28 @@ class _Batch:
 
     def decide(self, submission: Submission) -> Outcome:
         try:
-            return self._decide(submission.client_id, submission.request)
+            return self._decide(submission)
         except DotsError as refusal:
             return Refused(refusal)
 
-    def _decide(self, client_id: int, request: MitigationRequest) -> Granted:
-        client = self._clients.get(client_id)
+    def _decide(self, submission: Submission) -> Granted:
+        request = submission.request
+        client = self._clients.get(submission.client_id)
         if client is None or not client.enabled:
             raise Unauthorized("this client may not use the service")
         self._check_cuid(client, request.cuid)
         self._check_scope(client, request.scope)
-        existing = self._live.get((client.pk, request.cuid, request.mid))
-        if existing is not None:
-            return self._refresh(existing, request)
-        return self._create(client, request)
+        existing = self._live.get(_key(submission))
+        if existing is None:
+            _check_absent(submission)
+            return self._create(client, request)
+        if submission.if_none_match:
+            raise PreconditionFailed(f"mid {request.mid} exists already")
+        if submission.if_match and existing.is_ending:
+            raise Ignored("this mitigation is ending: an efficacy update that comes late does not renew it")
+        if submission.if_match and request.attack_status is None:
+            raise MalformedRequest("an efficacy update (If-Match) needs attack-status")
+        return self._refresh(existing, request)
 
     def _check_cuid(self, client: Client, cuid: str) -> None:
         owner = self._owner_of_cuid.get(cuid)
@@ -168,11 +195,18 @@ class _Batch:
         if Status(mitigation.status) in (Status.TERMINATING, Status.WITHDRAWN):
             record(mitigation, Happening.CLIENT_RENEWED, unit=self._unit, actor=_actor(mitigation.client))
             self._unit.rules_are_stale()
-        lifetime = self._grant(self._domains[mitigation.domain_id], request.lifetime)
+        fields = ["lifetime", "refreshed_at", "expires_at", "ends_at"]
+        asked = request.lifetime if request.lifetime is not None else mitigation.remaining(self._now) or 1
+        lifetime = self._grant(self._domains[mitigation.domain_id], asked)
         _start_lifetime(mitigation, lifetime, self._now)
+        after: dict[str, object] = {"lifetime": lifetime}
+        if request.attack_status is not None:
+            mitigation.attack_status, mitigation.attack_status_at = request.attack_status, self._now
+            fields += ["attack_status", "attack_status_at"]
+            after["attack-status"] = request.attack_status
         if mitigation.pk is not None:
-            self._unit.save(mitigation, "lifetime", "refreshed_at", "expires_at", "ends_at")
-        self._audit("refresh", mitigation, after={"lifetime": lifetime})
+            self._unit.save(mitigation, *fields)
+        self._audit("efficacy" if "attack-status" in after else "refresh", mitigation, after=after)
         return Granted(request.mid, lifetime, created=False)
 
     # ...new request
@@ -197,6 +231,7 @@ class _Batch:
             )
         self._check_quota(domain, replaced=len(overlapped.own))
         self._register_cuid(client, request.cuid)
+        assert request.lifetime is not None  # the decoder lets it be left out beside attack-status only
         lifetime = self._grant(domain, request.lifetime)
         mitigation = self._row(client, request, lifetime)
         for other in overlapped.own:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from mitigation.models import Mitigation
 from mitigation.protocol import messages
-from mitigation.protocol.messages import MitigationReport
+from mitigation.protocol.messages import Content, MitigationReport
 from mitigation.protocol.scope import Scope
 from mitigation.protocol.status import ACTIVE, Status
 
@@ -25,8 +25,8 @@ def all_of(client_id: int, cuid: str) -> list[Mitigation]:
     return list(Mitigation.objects.live().filter(client_id=client_id, cuid=cuid).order_by("mid"))
 
 
-def encode(mitigations: list[Mitigation], *, now: datetime) -> bytes:
-    return messages.encode_reports(report(mitigation, now=now) for mitigation in mitigations)
+def encode(mitigations: list[Mitigation], *, now: datetime, content: Content = Content.ALL) -> bytes:
+    return messages.encode_reports((report(mitigation, now=now) for mitigation in mitigations), content)
 
 
 def report(mitigation: Mitigation, *, now: datetime) -> MitigationReport:

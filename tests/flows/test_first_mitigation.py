@@ -388,3 +388,27 @@ def test_an_expired_certificate_gets_no_session(
     assert refused.status == 3, refused.out
     assert refused.json["error"]
     assert product.client(alice, "status").json["code"] == "4.04", "the server goes on"
+
+
+@pytest.mark.rows(
+    "SIG-GET-005", "SIG-GET-006", "SIG-GET-009", "SIG-BLK-001", "SIG-BLK-002", "SIG-BLK-006", "SIG-BLK-007"
+)
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_long_bodies_go_in_blocks_both_ways_and_parts_can_be_asked_for(
+    product: Product, domain: Domain, alice: Files, transport: str
+) -> None:
+    peer = Libcoap(GNUTLS, alice, server="127.0.0.1", port=product.signal_port, transport=transport)
+    network = domain.host.rpartition(".")[0]
+    prefixes = [f"{network}.{n}/32" for n in range(200)]
+    path = f"/mitigate/cuid=blocks-{alice.name}/mid=1"
+
+    put = peer.ask("put", path, cbor2.dumps({1: {2: [{6: prefixes, 14: 600}]}}), extra=("-b", "512"))
+    assert put.code == "2.01", put.log
+
+    whole = peer.ask("get", path)
+    assert whole.body[1][2][0][6] == prefixes
+    small = peer.ask("get", path, extra=("-b", "32"), wait=20)
+    assert small.body[1][2][0][6] == prefixes
+    assert set(peer.ask("get", path + "?c=n").body[1][2][0]) <= {5, 14, 15, 16, 25, 26, 27, 28}
+    assert set(peer.ask("get", path + "?c=c").body[1][2][0]) == {5, 6, 14}
+    assert 16 in peer.ask("get", path + "?c=x&z=1").body[1][2][0]
