@@ -7,7 +7,9 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
 import aiocoap
 from aiocoap import Code, Message
@@ -23,11 +25,12 @@ from mitigation.runtime import clock, loops, sockets
 from mitigation.runtime.cursor import Changes, Cursor
 from mitigation.runtime.hints import Hints
 from mitigation.runtime.writer import Writer
-from mitigation.services import sessions
+from mitigation.services import mitigations, sessions
 from mitigation.signal_channel import reports
 from mitigation.signal_channel.book import Book, Identity
 from mitigation.signal_channel.dispatcher import Dispatcher
 from mitigation.signal_channel.observers import Observers
+from mitigation.signal_channel.presence import Presence
 from mitigation.signal_channel.resources.heartbeat import Heartbeat
 from mitigation.signal_channel.resources.mitigate import Mitigate
 from mitigation.signal_channel.statuses import Statuses
@@ -55,13 +58,16 @@ class SignalWorker:
         self._writer = Writer()
         self._cursor = Cursor(self._heard)
         self._rows = SessionRows()
+        self._presence = Presence(settings.DOTS_SESSION_LOSS_AFTER)
         self._credentials = _credentials(Home(settings.DOTS_HOME))
         self._listeners: Listeners | None = None
+        self._client_of: dict[int, int] = {}  # session to client
 
     async def run(self, stop: asyncio.Event) -> None:
         await self._cursor.start()
         await database_sync_to_async(self._book.load)()
-        await self._rows.start()
+        for client_id in await self._rows.start():
+            self._presence.expect(client_id, now=time.monotonic())
         self._writer.start()
         self._context = aiocoap.Context(serversite=self._site(), loggername="mitigation.coap")
         udp, tcp = _listening_sockets()
@@ -79,7 +85,9 @@ class SignalWorker:
         log.info("signal channel on port %d", settings.DOTS_SIGNAL_PORT)
         try:
             hints = Hints(f"dots-signal.{os.getpid()}", self._cursor.hint)
-            await loops.until(stop, self._cursor.run(), hints.run(), self._heartbeats(), self._rows.run())
+            await loops.until(
+                stop, self._cursor.run(), hints.run(), self._heartbeats(), self._losses(), self._rows.run()
+            )
         finally:
             await self._listeners.close()
             self._writer.stop()
@@ -104,11 +112,19 @@ class SignalWorker:
             "session %d opened: %s over %s from %s", remote.session_id, _who(identity), remote.transport, remote.peer
         )
         if identity is not None:
+            self._client_of[remote.session_id] = identity.client_id
+            self._presence.opened(identity.client_id, now=time.monotonic())
             self._rows.opened(remote, identity)
 
     def _closed(self, remote: Remote, reason: CloseReason) -> None:
         log.info("session %d closed: %s", remote.session_id, reason.value)
-        self._rows.closed(remote, reason.value)
+        self._rows.closed(remote, "lost" if reason is CloseReason.TIMED_OUT else reason.value)
+        client_id = self._client_of.pop(remote.session_id, None)
+        if client_id is not None:
+            self._presence.heard(client_id, at=remote.last_heard)
+            # A revoked client must not start anything by going; nor one that said goodbye (RFC 9132, section 4.7).
+            in_good_order = reason in (CloseReason.PEER_CLOSED, CloseReason.REVOKED, CloseReason.CUT)
+            self._presence.closed(client_id, in_good_order=in_good_order)
 
     # -- what changed
 
@@ -130,6 +146,32 @@ class SignalWorker:
         if cut:
             log.warning("%d sessions cut: their credentials were revoked", cut)
 
+    # -- who is still there
+
+    async def _losses(self) -> None:
+        """Once a second: what a client that fell silent asked to be started then."""
+        assert self._listeners is not None
+        while True:
+            await asyncio.sleep(1)
+            for remote in self._listeners.sessions():
+                client_id = self._client_of.get(remote.session_id)
+                if client_id is not None:
+                    self._presence.heard(client_id, at=remote.last_heard)
+            loss = self._presence.lost(now=time.monotonic())
+            self._cut_silent()
+            if loss.is_mass:
+                log.error("%d clients fell silent at once: nothing is started; is it our own line?", len(loss.clients))
+                continue
+            for client_id in loss.clients:
+                started = await database_sync_to_async(mitigations.session_lost)(client_id, now=clock.now())
+                log.warning("client %d fell silent; %d preconfigured mitigations started", client_id, started)
+
+    def _cut_silent(self) -> None:
+        """Sessions that nothing came over for the whole span are no more (RFC 9132, section 4.7)."""
+        assert self._listeners is not None
+        limit = time.monotonic() - settings.DOTS_SESSION_LOSS_AFTER
+        self._listeners.cut_where(lambda remote: remote.last_heard < limit, CloseReason.TIMED_OUT)
+
     # -- heartbeats (RFC 9132, section 4.7)
 
     async def _heartbeats(self) -> None:
@@ -139,6 +181,7 @@ class SignalWorker:
             for remote in list(self._listeners.sessions()):
                 self._beat(remote)
                 await asyncio.sleep(0)
+            await self._rows.note_heard(self._listeners.sessions())
 
     def _beat(self, remote: Remote) -> None:
         loop = asyncio.get_running_loop()
@@ -169,8 +212,11 @@ class SessionRows:
         self._queue: asyncio.Queue[tuple[str, Remote, object]] = asyncio.Queue()
         self._row_of: dict[int, int] = {}
 
-    async def start(self) -> None:
-        await database_sync_to_async(sessions.close_all_of)(worker_name(), reason="worker restarted", now=clock.now())
+    async def start(self) -> list[int]:
+        """Closes what an earlier life of this worker left open; returns the clients that had a session then."""
+        return await database_sync_to_async(sessions.close_all_of)(
+            worker_name(), reason="worker restarted", now=clock.now()
+        )
 
     def opened(self, remote: Remote, identity: Identity) -> None:
         self._queue.put_nowait(("opened", remote, identity))
@@ -188,6 +234,16 @@ class SessionRows:
                     await database_sync_to_async(self._close)(row, str(detail))
             except Exception:
                 log.exception("session %s was not noted as %s", remote.session_id, what)
+
+    async def note_heard(self, remotes: Iterable[Remote]) -> None:
+        """When something last came, for operators; written once in a heartbeat's interval."""
+        now, monotonic = clock.now(), time.monotonic()
+        heard = {
+            self._row_of[remote.session_id]: now - timedelta(seconds=monotonic - remote.last_heard)
+            for remote in remotes
+            if remote.session_id in self._row_of
+        }
+        await database_sync_to_async(sessions.note_heard)(heard, now=now)
 
     async def close_all(self, reason: str) -> None:
         self._row_of.clear()

@@ -11,10 +11,10 @@ from aiocoap.pipe import Pipe
 from channels.db import database_sync_to_async
 
 from mitigation.exceptions import MalformedRequest, NotFound
+from mitigation.models import Mitigation
 from mitigation.protocol import messages, paths
 from mitigation.protocol.constants import CONTENT_FORMAT, NOTIFICATION_PERIOD
 from mitigation.protocol.messages import Content
-from mitigation.protocol.status import ACTIVE, Status
 from mitigation.services.mitigations import Granted, Outcome, Refused, Submission, Withdrawal
 from mitigation.signal_channel import options, reports
 from mitigation.signal_channel.blocks import Blocks
@@ -116,11 +116,16 @@ class Mitigate:
         """What an observer is told now. The last word on one mitigation is its final status, then 4.04."""
         found = await self._statuses.find(key)
         if found.rows:
-            active = any(Status(mitigation.status) in ACTIVE for mitigation in found.rows)
+            active = any(_is_worth_repeating(mitigation) for mitigation in found.rows)
             return State(found.encode(now=self._now(), part=part), is_active=active, is_final=False)
         ended = await database_sync_to_async(reports.ended)(*key)
         payload = reports.encode(ended, now=self._now(), content=part) if ended else b""
         return State(payload, is_active=False, is_final=True)
+
+
+def _is_worth_repeating(mitigation: Mitigation) -> bool:
+    """While active; and a preconfigured request that gave way tells status 7 four times before 8 (Table 3)."""
+    return mitigation.is_active or mitigation.rearms
 
 
 def _part_asked_for(request: Message) -> Content:
