@@ -53,6 +53,7 @@ class Mitigation(models.Model):
     last_grace = models.PositiveSmallIntegerField(default=0)  # seconds of the last terminating period
     ends_at = models.DateTimeField(null=True, blank=True)  # end of the running terminating period
     ended_at = models.DateTimeField(null=True, blank=True)
+    rearms = models.BooleanField(default=False)  # withdrawn for an overlap only: armed again when that has been told
 
     # The proof chain: each is the moment it became true, and None again when it stopped being true.
     approved_at = models.DateTimeField(null=True, blank=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import Celery, bootsteps
 from celery.signals import beat_init, worker_ready
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from mitigation.runtime import clock, loops
 
@@ -59,6 +59,9 @@ class OwnLook(bootsteps.StartStopStep):
             for look in looks:
                 try:
                     look()
+                except DatabaseError as error:
+                    log.error("own look failed, again in a second: %s", error)
+                    connection.close()
                 except Exception:
                     log.exception("own look failed; again in a second")
                     connection.close()

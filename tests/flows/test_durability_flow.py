@@ -8,7 +8,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from durability_client import Ledger, NeverDiscouraged, repeated_mids
@@ -121,9 +120,7 @@ def test_acknowledged_requests_survive_the_death_of_every_process(
         tell(f"exact agreement {until_converged(durable, since=time.monotonic()):.2f} s after the last request")
 
 
-def kill_and_measure(
-    product: Product, client: NeverDiscouraged, names: list[str], enforcing: bool, tell: Tell
-) -> None:
+def kill_and_measure(product: Product, client: NeverDiscouraged, names: list[str], enforcing: bool, tell: Tell) -> None:
     before = client.count
     until(lambda: client.count > before + 20, within=30, what="requests under way")
     lines, alive = len(product.lines), processes(product)

@@ -412,3 +412,31 @@ def test_long_bodies_go_in_blocks_both_ways_and_parts_can_be_asked_for(
     assert set(peer.ask("get", path + "?c=n").body[1][2][0]) <= {5, 14, 15, 16, 25, 26, 27, 28}
     assert set(peer.ask("get", path + "?c=c").body[1][2][0]) == {5, 6, 14}
     assert 16 in peer.ask("get", path + "?c=x&z=1").body[1][2][0]
+
+
+@pytest.mark.rows("SIG-LIF-008", "SIG-LIF-009", "SIG-LIF-013", "SIG-LIF-016")
+def test_a_network_that_falls_silent_is_protected_as_it_asked(tmp_path: Any) -> None:
+    import signal
+
+    from tests.harness.product import running
+
+    quick = {"DOTS_SESSION_LOSS_AFTER": "3", "DOTS_DRIVER": "dryrun"}
+    with running(environment=quick) as product:
+        domain = product.new_domain()
+        alice = product.new_client(domain, "alice")
+        peer = Libcoap(GNUTLS, alice, server="127.0.0.1", port=product.signal_port)
+        body = cbor2.dumps({1: {2: [{6: [f"{domain.host}/32"], 14: 600, 45: False}]}})
+        assert peer.ask("put", "/mitigate/cuid=c/mid=1", body).code == "2.01"
+
+        def happenings() -> list[str]:
+            (one,) = product.mitigations()
+            return [step["happening"] for step in product.mitigation(one["id"])["history"]]
+
+        # It said goodbye: it is away, not lost. Then a session that is cut off without a word.
+        assert peer.ask("get", "/mitigate/cuid=c/mid=1").body[1][2][0][16] == 8
+        watching = peer.observe("/mitigate/cuid=c/mid=1", seconds=60)
+        until(lambda: watching.codes, what="the session")
+        assert happenings() == ["submitted"]
+        watching._process.send_signal(signal.SIGKILL)
+        until(lambda: "session-lost" in happenings(), within=10, what="the loss")
+        watching.__exit__()
