@@ -31,6 +31,7 @@ from mitigation.services import mitigations
 from mitigation.signal_channel import reports
 from mitigation.signal_channel.book import Book, Identity
 from mitigation.signal_channel.dispatcher import Dispatcher
+from mitigation.signal_channel.limits import Limits
 from mitigation.signal_channel.observers import Observers
 from mitigation.signal_channel.presence import Presence
 from mitigation.signal_channel.resources.heartbeat import Heartbeat
@@ -58,6 +59,7 @@ class SignalWorker:
         self._presence = Presence(settings.DOTS_SESSION_LOSS_AFTER)
         self._credentials = _credentials(Home(settings.DOTS_HOME))
         self._listeners: Listeners | None = None
+        self._limits = Limits(settings.DOTS_CLIENT_RATE, settings.DOTS_CLIENT_BURST)
         self._client_of: dict[int, int] = {}  # session to client
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -76,8 +78,10 @@ class SignalWorker:
             authorise=self._authorise,
             opened=self._opened,
             closed=self._closed,
+            hears=self._limits.hears,
         )
         loops.tune_garbage_collection()
+        loops.share_processor_with_threads()
         loops.say_ready()
         log.info("signal channel on port %d", settings.DOTS_SIGNAL_PORT)
         try:
@@ -92,7 +96,7 @@ class SignalWorker:
 
     def _site(self) -> Dispatcher:
         mitigate = Mitigate(self._writer, self._observers, self._statuses, clock.now)
-        return Dispatcher({"mitigate": mitigate, "hb": Heartbeat()}, self._identify)
+        return Dispatcher({"mitigate": mitigate, "hb": Heartbeat()}, self._identify, self._limits)
 
     # -- who is who
 
@@ -108,6 +112,8 @@ class SignalWorker:
         log.info(
             "session %d opened: %s over %s from %s", remote.session_id, _who(identity), remote.transport, remote.peer
         )
+        # Who is not registered gets 4.01, and not too often either.
+        self._limits.opened(remote, identity.client_id if identity is not None else remote.identity.sha256)
         if identity is not None:
             self._client_of[remote.session_id] = identity.client_id
             self._presence.opened(identity.client_id, now=time.monotonic())
@@ -115,6 +121,7 @@ class SignalWorker:
 
     def _closed(self, remote: Remote, reason: CloseReason) -> None:
         log.info("session %d closed: %s", remote.session_id, reason.value)
+        self._limits.closed(remote)
         self._rows.closed(remote, "lost" if reason is CloseReason.TIMED_OUT else reason.value)
         client_id = self._client_of.pop(remote.session_id, None)
         if client_id is not None:

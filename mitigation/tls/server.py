@@ -95,6 +95,7 @@ async def listen(
     authorise: Callable[[Identity], bool],
     opened: Callable[[Remote], None],
     closed: Callable[[Remote, CloseReason], None],
+    hears: Callable[[Remote], bool] | None = None,
     half_open: int = HALF_OPEN,
     sessions: int = SESSIONS,
 ) -> Listeners:
@@ -103,7 +104,7 @@ async def listen(
     The callbacks run on the event loop and must not block; `callbacks.Callbacks` says when each is called. The limits
     hold for each transport.
     """
-    callbacks = Callbacks(authorise, opened, closed)
+    callbacks = Callbacks(authorise, opened, closed, *([hears] if hears is not None else []))
     datagrams = DatagramListener(
         datagram_interface(context), credentials, callbacks, half_open=half_open, sessions=sessions
     )
