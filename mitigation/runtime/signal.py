@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -82,6 +83,7 @@ class SignalWorker:
         )
         loops.tune_garbage_collection()
         loops.share_processor_with_threads()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._say_sizes)
         loops.say_ready()
         log.info("signal channel on port %d", settings.DOTS_SIGNAL_PORT)
         try:
@@ -95,8 +97,23 @@ class SignalWorker:
             await self._rows.close_all("server stopped")
 
     def _site(self) -> Dispatcher:
-        mitigate = Mitigate(self._writer, self._observers, self._statuses, clock.now)
-        return Dispatcher({"mitigate": mitigate, "hb": Heartbeat()}, self._identify, self._limits)
+        self._mitigate = Mitigate(self._writer, self._observers, self._statuses, clock.now)
+        return Dispatcher({"mitigate": self._mitigate, "hb": Heartbeat()}, self._identify, self._limits)
+
+    def _say_sizes(self) -> None:
+        """On SIGUSR1: how much is remembered, for whoever wonders where memory goes."""
+        assert self._listeners is not None
+        sizes = {
+            **self._listeners.sizes,
+            **self._mitigate.sizes,
+            "statuses": len(self._statuses),
+            "observers": len(self._observers),
+            "clients": len(self._limits),
+            "tasks": len(asyncio.all_tasks()),
+        }
+        log.warning("remembered: %s", ", ".join(f"{name} {number}" for name, number in sizes.items()))
+        counted = self._listeners.statistics + self._limits.statistics
+        log.warning("counted: %s", ", ".join(f"{name} {number}" for name, number in sorted(counted.items())))
 
     # -- who is who
 

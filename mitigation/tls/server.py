@@ -80,6 +80,17 @@ class Listeners:
         counted.update({f"tcp: {name}": number for name, number in self._streams.statistics.items()})
         return counted
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How much is remembered, by table: what must not grow without bound, whatever comes."""
+        interface, streams = self._datagrams.interface, self._streams.interface
+        return {
+            "DTLS sessions": len(self._datagrams.table),
+            "DTLS handshakes": self._datagrams.table.half_open,
+            "TLS connections": len(streams.connections),
+            "message ids": interface.message_layer.remembered,
+        }
+
     async def close(self) -> None:
         """End all sessions in good order and close the sockets."""
         self._datagrams.close()
