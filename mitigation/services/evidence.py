@@ -1,0 +1,65 @@
+"""What the enforcer found out, and how far it lets a mitigation go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from mitigation.models import Mitigation
+from mitigation.protocol.status import Happening, Status
+from mitigation.services.history import record
+from mitigation.services.units import Unit, unit_of_work
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the enforcer found out about one mitigation.
+
+    `refused` is the playbook's or the policy's reason for rendering nothing. `enforced` is None where no point
+    enforces (dry run), else whether all of its rules were read back from every point that should have them.
+    """
+
+    mitigation_id: int
+    refused: str | None
+    notes: tuple[str, ...]
+    enforced: bool | None
+    problem: str
+
+
+def advance(found: Iterable[Evidence], *, now: datetime) -> None:
+    """Move mitigations to the status and the word of proof that the evidence allows, no further."""
+    evidence = {one.mitigation_id: one for one in found}
+    with unit_of_work(now) as unit:
+        for mitigation in Mitigation.objects.live().filter(pk__in=evidence):
+            _advance(mitigation, evidence[mitigation.pk], unit)
+
+
+def _advance(mitigation: Mitigation, found: Evidence, unit: Unit) -> None:
+    happening, reason = _happening(Status(mitigation.status), found)
+    if happening is not None:
+        record(mitigation, happening, unit=unit, actor="enforcer", reason=reason)
+    wanted = {
+        "rendered_at": None if found.refused else mitigation.rendered_at or unit.now,
+        "installed_at": mitigation.installed_at or unit.now if found.enforced else None,
+        "hitting_at": mitigation.hitting_at if found.enforced else None,
+        "notes": list(found.notes),
+        "problem": (found.refused or found.problem)[:255],
+    }
+    changed = [name for name, value in wanted.items() if getattr(mitigation, name) != value]
+    for name in changed:
+        setattr(mitigation, name, wanted[name])
+    if changed:
+        unit.save(mitigation, *changed)
+
+
+def _happening(status: Status, found: Evidence) -> tuple[Happening | None, str]:
+    """What the evidence means in this status; one that is ending keeps its status."""
+    if status not in (Status.IN_PROGRESS, Status.MITIGATED, Status.STOPPED, Status.EXCEEDED):
+        return None, ""
+    if found.refused or found.enforced is None:
+        happening = Happening.CAPABILITY_EXCEEDED if status is not Status.EXCEEDED else None
+        return happening, (found.refused or found.problem)[:255]
+    if found.enforced:
+        return (Happening.RULES_INSTALLED if status in (Status.IN_PROGRESS, Status.EXCEEDED) else None), ""
+    return (Happening.RULES_LOST if status is not Status.IN_PROGRESS else None), found.problem[:255]

@@ -1,0 +1,76 @@
+"""The one way in which a mitigation's status changes, with what follows from it and the row that tells of it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from mitigation.models import Client, Mitigation, Target, Transition
+from mitigation.protocol.constants import INDEFINITE_LIFETIME, WITHDRAWN_SHOWN
+from mitigation.protocol.status import ACTIVE, Happening, Status, grace_period, next_status
+from mitigation.services.units import Unit
+
+
+def record(mitigation: Mitigation, happening: Happening, *, unit: Unit, actor: str, reason: str = "") -> None:
+    """The only place where `status` changes: look it up in the table, set what follows from it, write the history.
+
+    Raises IllegalTransition. The row is written when the unit ends.
+    """
+    old = Status(mitigation.status)
+    new = next_status(old, happening)
+    mitigation.status = new
+    mitigation.status_reason = reason
+    fields = {"status", "status_reason", *_consequences(mitigation, old, new, unit.now)}
+    unit.transitions.append(
+        Transition(
+            mitigation=mitigation, old=old, new=new, happening=happening, reason=reason, actor=actor, at=unit.now
+        )
+    )
+    unit.save(mitigation, *fields)
+    if (old in ACTIVE) != (new in ACTIVE):
+        unit.rules_are_stale()
+
+
+def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetime) -> set[str]:
+    """Deadlines and proof that belong to the new status; returns the fields set."""
+    if new is Status.TERMINATING:
+        mitigation.last_grace = grace_period(mitigation.last_grace)
+        mitigation.ends_at = now + timedelta(seconds=mitigation.last_grace)
+        mitigation.expires_at = None
+        return {"last_grace", "ends_at", "expires_at"}
+    if new is Status.WITHDRAWN:
+        mitigation.ends_at = now + timedelta(seconds=WITHDRAWN_SHOWN)
+        mitigation.expires_at = None
+        return {"ends_at", "expires_at", *_forget_proof(mitigation)}
+    if new is Status.TERMINATED:
+        mitigation.ended_at = now
+        mitigation.ends_at = mitigation.expires_at = None
+        Target.objects.filter(mitigation=mitigation).delete()
+        return {"ended_at", "ends_at", "expires_at"}
+    if new is Status.SIGNAL_LOSS:
+        mitigation.ends_at = mitigation.mitigation_start = None
+        mitigation.expires_at = end_of_lifetime(mitigation)
+        mitigation.rearms = False
+        return {"ends_at", "mitigation_start", "expires_at", "rearms"}
+    if old in (Status.TERMINATING, Status.WITHDRAWN):
+        mitigation.ends_at = None
+        return {"ends_at"}
+    return set()
+
+
+def _forget_proof(mitigation: Mitigation) -> set[str]:
+    mitigation.installed_at = mitigation.hitting_at = None
+    return {"installed_at", "hitting_at"}
+
+
+def actor_of(client: Client) -> str:
+    return f"client {client.name}"
+
+
+def subject_of(mitigation: Mitigation) -> str:
+    return f"mitigation {mitigation.client_id}/{mitigation.cuid}/{mitigation.mid}"
+
+
+def end_of_lifetime(mitigation: Mitigation) -> datetime | None:
+    if mitigation.lifetime == INDEFINITE_LIFETIME:
+        return None
+    return mitigation.refreshed_at + timedelta(seconds=mitigation.lifetime)
