@@ -24,6 +24,9 @@ DOTS_DRIVER = env.text("DOTS_DRIVER", "auto")  # nftables, dryrun, or auto: nfta
 DOTS_NFT_TABLE = env.text("DOTS_NFT_TABLE", "dots")
 # Seconds of silence after which a client is lost: 15 heartbeats of 30 s (RFC 9132, sections 4.5.2 and 4.7).
 DOTS_SESSION_LOSS_AFTER = env.number("DOTS_SESSION_LOSS_AFTER", 450, lowest=2)
+# Who is asked for names of targets: `192.0.2.53`, `[2001:db8::53]:53`, `tls://192.0.2.53#dns.example`; none: those
+# that the machine asks.
+DOTS_RESOLVERS = env.words("DOTS_RESOLVERS", "")
 DOTS_POINT = "local"  # the enforcement point of this machine
 
 SECRET_KEY = env.secret("DOTS_SECRET", DOTS_HOME / "keys" / "secret") or "not-initialised-yet-only-init-and-doctor-run"

@@ -3,7 +3,7 @@
 from mitigation.models.changes import Audit, Change, ChangeCounter
 from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix
 from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
-from mitigation.models.mitigations import Mitigation, Sample, Target, Transition
+from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName, Transition
 from mitigation.models.sessions import Session
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "Sample",
     "Session",
     "Target",
+    "TargetName",
     "Transition",
 ]

@@ -127,9 +127,44 @@ class Target(models.Model):
     family = models.PositiveSmallIntegerField()
     first = models.BinaryField(max_length=16)
     last = models.BinaryField(max_length=16)
+    name = models.CharField(max_length=253, blank=True)  # the host it was resolved from; empty: asked for as such
 
     class Meta:
         indexes = [models.Index(fields=["family", "first"], name="target_range")]
+
+
+class TargetNameQuerySet(models.QuerySet["TargetName"]):
+    def due(self, now: datetime) -> TargetNameQuerySet:
+        """Those to be asked for now, the longest overdue first."""
+        return self.filter(due_at__lte=now).order_by("due_at")
+
+
+class TargetName(models.Model):
+    """A name that a live mitigation protects, and what it stood for when it was last resolved. Goes when it ends."""
+
+    class Kind(models.TextChoices):
+        HOST = "host"  # of target-fqdn or target-uri
+        ALIAS = "alias"  # for overlaps only: what it stands for was written into the mitigation when it was accepted
+
+    mitigation = models.ForeignKey(Mitigation, on_delete=models.CASCADE, related_name="names")
+    kind = models.CharField(max_length=5, choices=Kind.choices, default=Kind.HOST)
+    name = models.CharField(max_length=255)
+    due_at = models.DateTimeField(null=True, blank=True)  # when it is resolved next; never for an alias
+    resolved_at = models.DateTimeField(null=True, blank=True)  # the last answer, also one without addresses
+    addresses = models.JSONField(default=list, blank=True)  # those inside the domain's prefixes, as networks
+    problem = models.CharField(max_length=255, blank=True)  # what was left out, or why there is nothing
+
+    objects = TargetNameQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["mitigation", "kind", "name"], name="targetname_once")]
+        indexes = [
+            models.Index(fields=["kind", "name"], name="targetname_name"),  # who overlaps by name
+            models.Index(fields=["due_at"], name="targetname_due"),  # due()
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Transition(models.Model):

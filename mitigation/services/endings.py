@@ -8,10 +8,9 @@ from datetime import datetime
 
 from mitigation.exceptions import NotFound
 from mitigation.models import Mitigation
-from mitigation.protocol.scope import Scope
 from mitigation.protocol.status import Happening, Status
 from mitigation.services.history import actor_of, end_of_lifetime, record, subject_of
-from mitigation.services.overlaps import overlaps_any
+from mitigation.services.overlaps import share_a_target
 from mitigation.services.units import unit_of_work
 
 
@@ -105,12 +104,7 @@ def session_lost(client_id: int, *, now: datetime) -> int:
             unit.save(mitigation, "mitigation_start")
             record(mitigation, Happening.SESSION_LOST, unit=unit, actor="server", reason="the session was lost")
         for other in live:
-            if other.trigger_mitigation and other.is_active and any(_share_an_address(other, one) for one in armed):
+            if other.trigger_mitigation and other.is_active and any(share_a_target(other, one) for one in armed):
                 reason = "the session was lost, and a preconfigured request takes over"
                 record(other, Happening.PREEMPTED, unit=unit, actor="server", reason=reason)
     return len(armed)
-
-
-def _share_an_address(one: Mitigation, other: Mitigation) -> bool:
-    theirs = set(Scope.from_json(other.scope).target_prefix)
-    return any(overlaps_any(prefix, theirs) for prefix in Scope.from_json(one.scope).target_prefix)

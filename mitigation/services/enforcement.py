@@ -158,11 +158,11 @@ def _evidence(
             for owner in one.owners:
                 missing[owner] += 1
     for mitigation_id, plan in projection.plans.items():
-        enforced = None if not point.enforces else bool(plan.rules) and not missing[mitigation_id]
-        shown = problem or (
-            f"{missing[mitigation_id]} rules are missing at {point.name}" if missing[mitigation_id] else ""
-        )
-        yield Evidence(mitigation_id, plan.refused, plan.notes, enforced, shown if not enforced else "")
+        waiting = projection.waiting.get(mitigation_id, "")
+        enforced = None if not point.enforces else bool(plan.rules) and not missing[mitigation_id] and not waiting
+        lacking = f"{missing[mitigation_id]} rules are missing at {point.name}" if missing[mitigation_id] else waiting
+        shown = (problem or lacking) if not enforced else ""
+        yield Evidence(mitigation_id, plan.refused, plan.notes, enforced, shown, rendered=bool(plan.rules))
 
 
 def _note_health(point: EnforcementPoint, driver: Driver, problem: str, *, now: datetime) -> None:

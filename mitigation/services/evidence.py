@@ -25,6 +25,7 @@ class Evidence:
     notes: tuple[str, ...]
     enforced: bool | None
     problem: str
+    rendered: bool = True  # False while its names have no address yet
 
 
 def advance(found: Iterable[Evidence], *, now: datetime) -> None:
@@ -40,7 +41,7 @@ def _advance(mitigation: Mitigation, found: Evidence, unit: Unit) -> None:
     if happening is not None:
         record(mitigation, happening, unit=unit, actor="enforcer", reason=reason)
     wanted = {
-        "rendered_at": None if found.refused else mitigation.rendered_at or unit.now,
+        "rendered_at": mitigation.rendered_at or unit.now if found.rendered and not found.refused else None,
         "installed_at": mitigation.installed_at or unit.now if found.enforced else None,
         "hitting_at": mitigation.hitting_at if found.enforced else None,
         "notes": list(found.notes),

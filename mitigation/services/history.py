@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from mitigation.models import Client, Mitigation, Target, Transition
+from mitigation.models import Client, Mitigation, Target, TargetName, Transition
 from mitigation.protocol.constants import INDEFINITE_LIFETIME, WITHDRAWN_SHOWN
 from mitigation.protocol.status import ACTIVE, Happening, Status, grace_period, next_status
 from mitigation.services.units import Unit
@@ -45,6 +45,7 @@ def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetim
         mitigation.ended_at = now
         mitigation.ends_at = mitigation.expires_at = None
         Target.objects.filter(mitigation=mitigation).delete()
+        TargetName.objects.filter(mitigation=mitigation).delete()
         return {"ended_at", "ends_at", "expires_at"}
     if new is Status.SIGNAL_LOSS:
         mitigation.ends_at = mitigation.mitigation_start = None

@@ -1,4 +1,4 @@
-"""Which live requests share an address with another (RFC 9132, section 4.4.1.3)."""
+"""Which live requests share a target with another: an address, a name or an alias (RFC 9132, section 4.4.1.3)."""
 
 from __future__ import annotations
 
@@ -6,82 +6,133 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mitigation.models import Client, Mitigation, Target
+from mitigation.models import Client, Mitigation, Target, TargetName
+from mitigation.protocol import targets
 from mitigation.protocol.conflicts import ConflictCause, ConflictInformation, ConflictStatus
 from mitigation.protocol.scope import MitigationRequest, Network, Scope, ancestor_keys, range_keys
+
+_CHUNK = 10_000  # values in one IN list
+
+Name = tuple[str, str]  # kind and name
 
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """Live requests that share an address: of the same client and cuid, and the addresses shared with anybody."""
+    """Live requests that share a target: of the same client and cuid, and of others; and what is shared with any."""
 
     own: list[Mitigation]
-    foreign: bool
-    common: tuple[Network, ...]
+    others: list[Mitigation]
+    common: Scope
 
     def with_others(self) -> ConflictInformation | None:
         """What a request that stays active although others of its domain overlap is told (section 4.4.1.3)."""
-        if not self.foreign:
+        if not self.others:
             return None
         return ConflictInformation(
-            cause=ConflictCause.OVERLAPPING_TARGETS,
-            status=ConflictStatus.REQUEST_ACTIVE,
-            scope=Scope(target_prefix=self.common),
+            cause=ConflictCause.OVERLAPPING_TARGETS, status=ConflictStatus.REQUEST_ACTIVE, scope=self.common
         )
 
 
-class Neighbours:
-    """Live targets near those of a batch: found with one query a family, then kept current as the batch goes on."""
+def names_of(scope: Scope) -> set[Name]:
+    """What two scopes share when they name the same, whatever it resolves to."""
+    hosts = {(TargetName.Kind.HOST.value, host) for host in targets.hosts(scope)}
+    return hosts | {(TargetName.Kind.ALIAS.value, alias) for alias in scope.alias_name}
 
-    def __init__(self, requests: Iterable[MitigationRequest], domain_ids: Iterable[int]) -> None:
-        prefixes = {prefix for request in requests for prefix in request.scope.target_prefix}
-        self._ranges: list[tuple[Network, Mitigation]] = []
-        for target in _touching(prefixes, domain_ids):
-            self._ranges.append((network_of(target), target.mitigation))
+
+class Neighbours:
+    """Live targets near those of a batch: found with a few queries, then kept current as the batch goes on.
+
+    `known` are rows that the caller has read already: the same row is the same object everywhere, so that what is set
+    on it is neither lost nor written twice.
+    """
+
+    def __init__(self, scopes: Iterable[Scope], domain_ids: Iterable[int], *, known: Iterable[Mitigation] = ()) -> None:
+        scopes, domain_ids = list(scopes), list(domain_ids)
+        self._rows = {mitigation.pk: mitigation for mitigation in known}
+        prefixes = {prefix for scope in scopes for prefix in targets.networks(scope)}
+        self._ranges = [
+            (network_of(target), self._one(target.mitigation)) for target in _touching(prefixes, domain_ids)
+        ]
+        wanted = {name for scope in scopes for name in names_of(scope)}
+        self._names = [((row.kind, row.name), self._one(row.mitigation)) for row in _named(wanted, domain_ids)]
 
     def overlapping(self, client: Client, request: MitigationRequest) -> Overlaps:
-        own: dict[int, Mitigation] = {}
-        common: dict[Network, None] = {}
-        foreign = False
+        found: dict[int, Mitigation] = {}
+        networks: dict[Network, None] = {}
+        names: dict[Name, None] = {}
         for network, mitigation in self._ranges:
-            for prefix in request.scope.target_prefix:
-                if network.version != prefix.version or not network.overlaps(prefix):
-                    continue
-                common[max(network, prefix, key=lambda one: one.prefixlen)] = None
-                if (mitigation.client_id, mitigation.cuid) == (client.pk, request.cuid):
-                    own[id(mitigation)] = mitigation
-                else:
-                    foreign = True
-        return Overlaps(list(own.values()), foreign, tuple(common))
+            for prefix in targets.networks(request.scope):
+                if network.version == prefix.version and network.overlaps(prefix):
+                    networks[max(network, prefix, key=lambda one: one.prefixlen)] = None
+                    found[id(mitigation)] = mitigation
+        wanted = names_of(request.scope)
+        for name, mitigation in self._names:
+            if name in wanted:
+                names[name] = None
+                found[id(mitigation)] = mitigation
+        own = [one for one in found.values() if (one.client_id, one.cuid) == (client.pk, request.cuid)]
+        others = [one for one in found.values() if (one.client_id, one.cuid) != (client.pk, request.cuid)]
+        return Overlaps(own, others, _common(networks, names))
 
     def add(self, mitigation: Mitigation, scope: Scope) -> None:
-        self._ranges += [(prefix, mitigation) for prefix in scope.target_prefix]
+        self._ranges += [(network, mitigation) for network in targets.networks(scope)]
+        self._names += [(name, mitigation) for name in names_of(scope)]
 
     def remove(self, mitigation: Mitigation) -> None:
         self._ranges = [(network, other) for network, other in self._ranges if other is not mitigation]
+        self._names = [(name, other) for name, other in self._names if other is not mitigation]
+
+    def _one(self, mitigation: Mitigation) -> Mitigation:
+        return self._rows.setdefault(mitigation.pk, mitigation)
 
 
-def _touching(prefixes: set[Network], domain_ids: Iterable[int]) -> list[Target]:
+def _common(networks: Iterable[Network], names: Iterable[Name]) -> Scope:
+    names = list(names)
+    return Scope(
+        target_prefix=tuple(networks),
+        target_fqdn=tuple(name for kind, name in names if kind == TargetName.Kind.HOST),
+        alias_name=tuple(name for kind, name in names if kind == TargetName.Kind.ALIAS),
+    )
+
+
+def share_a_target(one: Mitigation, other: Mitigation) -> bool:
+    """Of two live rows, with what their names stand for now."""
+    theirs = {network_of(target) for target in other.targets.all()}
+    if any(overlaps_any(network_of(target), theirs) for target in one.targets.all()):
+        return True
+    names = {(row.kind, row.name) for row in other.names.all()}
+    return any((row.kind, row.name) in names for row in one.names.all())
+
+
+def _touching(prefixes: set[Network], domain_ids: list[int]) -> list[Target]:
     """Targets that contain one of the prefixes or lie inside one; both look-ups use the index."""
     found: dict[int, Target] = {}
-    live = Target.objects.select_related("mitigation__client").filter(mitigation__domain_id__in=list(domain_ids))
+    live = Target.objects.select_related("mitigation__client").filter(mitigation__domain_id__in=domain_ids)
     for family in (4, 6):
         asked = [prefix for prefix in prefixes if prefix.version == family]
         if not asked:
             continue
         above = sorted({key for prefix in asked for key in ancestor_keys(prefix)})
-        for start in range(0, len(above), 10_000):
-            for target in live.filter(family=family, first__in=above[start : start + 10_000]):
+        for start in range(0, len(above), _CHUNK):
+            for target in live.filter(family=family, first__in=above[start : start + _CHUNK]):
                 found[target.pk] = target
         for prefix in asked:
             if prefix.prefixlen < prefix.max_prefixlen:
                 first, last = range_keys(prefix)
                 for target in live.filter(family=family, first__gte=first, first__lte=last):
                     found[target.pk] = target
-    shared: dict[int, Mitigation] = {}
-    for target in found.values():  # one object a mitigation, so that a status set on it is set everywhere
-        target.mitigation = shared.setdefault(target.mitigation_id, target.mitigation)
     return [target for target in found.values() if overlaps_any(network_of(target), prefixes)]
+
+
+def _named(wanted: set[Name], domain_ids: list[int]) -> Iterable[TargetName]:
+    if not wanted:
+        return
+    live = TargetName.objects.select_related("mitigation__client").filter(mitigation__domain_id__in=domain_ids)
+    names = sorted({name for _, name in wanted})
+    for start in range(0, len(names), _CHUNK):
+        for row in live.filter(name__in=names[start : start + _CHUNK]):
+            if (row.kind, row.name) in wanted:
+                yield row
 
 
 def network_of(target: Target) -> Network:

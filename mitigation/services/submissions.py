@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,16 +20,17 @@ from mitigation.models import (
     Client,
     Cuid,
     Domain,
-    DomainPrefix,
     EnforcementPoint,
     Mitigation,
     Target,
+    TargetName,
     Transition,
 )
 from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.constants import INDEFINITE_LIFETIME
-from mitigation.protocol.scope import MitigationRequest, Network, Scope, covered_by, range_keys
+from mitigation.protocol.scope import MitigationRequest, Scope
 from mitigation.protocol.status import Happening, Status
+from mitigation.services import scopes
 from mitigation.services.history import actor_of, record, subject_of
 from mitigation.services.overlaps import Neighbours
 from mitigation.services.units import Unit, lockable, unit_of_work
@@ -108,7 +108,7 @@ class _Batch:
         client_ids = {submission.client_id for submission in submissions}
         self._clients = {client.pk: client for client in Client.objects.filter(pk__in=client_ids)}
         self._domains = _locked_domains({client.domain_id for client in self._clients.values()})
-        self._prefixes = _prefixes_of(self._domains)
+        self._allowed = scopes.allowed(self._domains)
         self._owner_of_cuid = dict(
             Cuid.objects.filter(cuid__in={request.cuid for request in requests}).values_list("cuid", "client_id")
         )
@@ -118,8 +118,8 @@ class _Batch:
             .select_related("client")
             .filter(client_id__in=client_ids, mid__in={request.mid for request in requests})
         }
-        unknown = [one.request for one in submissions if _key(one) not in self._live]  # a refresh overlaps nobody anew
-        self._neighbours = Neighbours(unknown, self._domains)
+        unknown = [one.request.scope for one in submissions if _key(one) not in self._live]
+        self._neighbours = Neighbours(unknown, self._domains, known=self._live.values())
         self._count: dict[int, int] = {}
         self._enforces = EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
         self._new: list[tuple[Mitigation, Scope]] = []
@@ -137,7 +137,7 @@ class _Batch:
         if client is None or not client.enabled:
             raise Unauthorized("this client may not use the service")
         self._check_cuid(client, request.cuid)
-        self._check_scope(client, request.scope)
+        self._allowed[client.domain_id].check(request.scope)
         existing = self._live.get(_key(submission))
         if existing is None:
             _check_absent(submission)
@@ -157,21 +157,6 @@ class _Batch:
                 "this cuid is used by another client; choose a new one",
                 ConflictInformation(cause=ConflictCause.CUID_COLLISION),
             )
-
-    def _check_scope(self, client: Client, scope: Scope) -> None:
-        for name, given in (
-            ("target-fqdn", scope.target_fqdn),
-            ("target-uri", scope.target_uri),
-            ("alias-name", scope.alias_name),
-        ):
-            if given:
-                raise MalformedRequest(
-                    f"{name} is not supported by this server yet; name the addresses in target-prefix"
-                )
-        allowed = self._prefixes[client.domain_id]
-        for prefix in scope.target_prefix:
-            if not covered_by(prefix, allowed):
-                raise MalformedRequest(f"target-prefix {prefix} is outside the prefixes of this client's domain")
 
     # ...existing request
 
@@ -212,7 +197,7 @@ class _Batch:
                 ConflictInformation(
                     cause=ConflictCause.OVERLAPPING_TARGETS,
                     mid=winner.mid,
-                    scope=Scope(target_prefix=overlapped.common),
+                    scope=overlapped.common,
                 ),
             )
         self._check_quota(domain, replaced=len(same))
@@ -308,12 +293,14 @@ class _Batch:
     def write(self) -> None:
         Cuid.objects.bulk_create(self._new_cuids)
         rows = Mitigation.objects.bulk_create([mitigation for mitigation, _ in self._new])
-        targets, transitions = [], []
+        targets, names, transitions = [], [], []
         for mitigation, (_, scope) in zip(rows, self._new, strict=True):
-            targets += [_target(mitigation, prefix) for prefix in scope.target_prefix]
+            targets += scopes.target_rows(mitigation, scope)
+            names += scopes.name_rows(mitigation, scope, now=self._now)
             transitions.append(_first_transition(mitigation))
             self._unit.tell(Change.Topic.MITIGATION, mitigation.pk)
         Target.objects.bulk_create(targets)
+        TargetName.objects.bulk_create(names)
         self._unit.transitions += transitions
 
 
@@ -325,23 +312,11 @@ def _locked_domains(ids: Iterable[int]) -> dict[int, Domain]:
     return {domain.pk: domain for domain in query}
 
 
-def _prefixes_of(domains: Iterable[int]) -> dict[int, list[Network]]:
-    found: dict[int, list[Network]] = {pk: [] for pk in domains}
-    for domain_id, prefix in DomainPrefix.objects.filter(domain_id__in=found).values_list("domain_id", "prefix"):
-        found[domain_id].append(ipaddress.ip_network(prefix))
-    return found
-
-
 def _start_lifetime(mitigation: Mitigation, lifetime: int, now: datetime) -> None:
     mitigation.lifetime = lifetime
     mitigation.refreshed_at = now
     mitigation.expires_at = None if lifetime == INDEFINITE_LIFETIME else now + timedelta(seconds=lifetime)
     mitigation.ends_at = None
-
-
-def _target(mitigation: Mitigation, prefix: Network) -> Target:
-    first, last = range_keys(prefix)
-    return Target(mitigation=mitigation, family=prefix.version, first=first, last=last)
 
 
 def _first_transition(mitigation: Mitigation) -> Transition:
