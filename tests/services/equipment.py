@@ -18,6 +18,7 @@ class Memory(Driver):
         self.broken = ""
         self.readings: list[Counter] = []
         self.applied: list[tuple[int, int]] = []
+        self.resyncs = 0
 
     def capabilities(self) -> Capabilities:
         return Capabilities("memory", enforces=True, counts=True, stateful=True, kinds=frozenset(Kind), max_rules=1000)
@@ -44,7 +45,9 @@ class Memory(Driver):
         return self.readings
 
     def resync(self, desired: Sequence[Desired]) -> None:
-        raise AssertionError("not called")
+        self._work()
+        self.resyncs += 1
+        self.rules = {one.rule.key: one for one in desired}
 
     def remove_all(self) -> None:
         self.rules.clear()

@@ -249,3 +249,14 @@ def test_samples_grow_for_ten_seconds_and_quiet_ones_are_left_out(
     assert len(samples) == quiet == 3
     assert sum(one.dropped_packets for one in samples) == 2400
     assert all(one.seconds <= 10 for one in samples)
+
+
+def test_a_process_begins_thoroughly(cast: Any, submit: Submit, driver: Memory, now: datetime) -> None:
+    submit(cast.alice, request(1))
+    point = EnforcementPoint.objects.get()
+
+    for thorough in (True, False):
+        enforcement.reconcile(point.pk, driver, holder="me", clock=lambda: now, thorough=thorough)
+
+    assert driver.resyncs == 1
+    assert Mitigation.objects.get().status == Status.MITIGATED
