@@ -1,5 +1,6 @@
 """What is remembered: tables, constraints, querysets."""
 
+from mitigation.models.aliases import Alias
 from mitigation.models.changes import Audit, Change, ChangeCounter
 from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix
 from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
@@ -7,6 +8,7 @@ from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName
 from mitigation.models.sessions import Session
 
 __all__ = [
+    "Alias",
     "Audit",
     "Change",
     "ChangeCounter",

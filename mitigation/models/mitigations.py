@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -39,6 +40,7 @@ class Mitigation(models.Model):
     mid = models.PositiveBigIntegerField()
 
     scope = models.JSONField()  # as received, in the order received, RFC names as keys
+    expanded_scope = models.JSONField(null=True, blank=True)  # with aliases as they were then; None: it names none
     scope_digest = models.CharField(max_length=64)  # set semantics: a refresh must repeat it
     trigger_mitigation = models.BooleanField(default=True)
     lifetime = models.BigIntegerField()  # granted, seconds; -1 is indefinite
@@ -93,6 +95,12 @@ class Mitigation(models.Model):
 
     def __str__(self) -> str:
         return f"mid {self.mid} of {self.client_id}"
+
+    @property
+    def protected_scope(self) -> dict[str, Any]:
+        """What is protected: the scope with its aliases' targets added."""
+        scope: dict[str, Any] = self.expanded_scope if self.expanded_scope is not None else self.scope
+        return scope
 
     @property
     def is_live(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mitigation.models import Client, Mitigation, Target, TargetName
 from mitigation.protocol import targets
 from mitigation.protocol.conflicts import ConflictCause, ConflictInformation, ConflictStatus
-from mitigation.protocol.scope import MitigationRequest, Network, Scope, ancestor_keys, range_keys
+from mitigation.protocol.scope import Network, Scope, ancestor_keys, range_keys
 
 _CHUNK = 10_000  # values in one IN list
 
@@ -56,22 +56,22 @@ class Neighbours:
         wanted = {name for scope in scopes for name in names_of(scope)}
         self._names = [((row.kind, row.name), self._one(row.mitigation)) for row in _named(wanted, domain_ids)]
 
-    def overlapping(self, client: Client, request: MitigationRequest) -> Overlaps:
+    def overlapping(self, client: Client, cuid: str, scope: Scope) -> Overlaps:
         found: dict[int, Mitigation] = {}
         networks: dict[Network, None] = {}
         names: dict[Name, None] = {}
         for network, mitigation in self._ranges:
-            for prefix in targets.networks(request.scope):
+            for prefix in targets.networks(scope):
                 if network.version == prefix.version and network.overlaps(prefix):
                     networks[max(network, prefix, key=lambda one: one.prefixlen)] = None
                     found[id(mitigation)] = mitigation
-        wanted = names_of(request.scope)
+        wanted = names_of(scope)
         for name, mitigation in self._names:
             if name in wanted:
                 names[name] = None
                 found[id(mitigation)] = mitigation
-        own = [one for one in found.values() if (one.client_id, one.cuid) == (client.pk, request.cuid)]
-        others = [one for one in found.values() if (one.client_id, one.cuid) != (client.pk, request.cuid)]
+        own = [one for one in found.values() if (one.client_id, one.cuid) == (client.pk, cuid)]
+        others = [one for one in found.values() if (one.client_id, one.cuid) != (client.pk, cuid)]
         return Overlaps(own, others, _common(networks, names))
 
     def add(self, mitigation: Mitigation, scope: Scope) -> None:

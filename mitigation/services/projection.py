@@ -77,7 +77,7 @@ class _Resolved:
     """
 
     def __init__(self, mitigation: Mitigation, names: Iterable[TargetName], allowed: Iterable[Network]) -> None:
-        self._scope = Scope.from_json(mitigation.scope)
+        self._scope = Scope.from_json(mitigation.protected_scope)
         self._https_over_udp = mitigation.domain.https_over_udp
         self._never = [ipaddress.ip_network(text) for text in mitigation.domain.never_block]
         self._allowed = list(allowed)

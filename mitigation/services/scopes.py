@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from mitigation.exceptions import MalformedRequest
-from mitigation.models import DomainName, DomainPrefix, Mitigation, Target, TargetName
+from mitigation.models import Alias, DomainName, DomainPrefix, Mitigation, Target, TargetName
 from mitigation.protocol import targets
-from mitigation.protocol.scope import Network, Scope, covered_by, range_keys
+from mitigation.protocol.scope import MitigationRequest, Network, Scope, covered_by, range_keys
 
 
 @dataclass(slots=True)
@@ -43,13 +43,38 @@ def allowed(domain_ids: Iterable[int]) -> dict[int, Allowed]:
     return found
 
 
+class Aliases:
+    """What the aliases named in a batch stand for, read with one query."""
+
+    def __init__(self, wanted: Iterable[tuple[int, MitigationRequest]]) -> None:
+        named = [(client_id, name) for client_id, request in wanted for name in request.scope.alias_name]
+        rows = Alias.objects.filter(client_id__in={pk for pk, _ in named}, name__in={name for _, name in named})
+        self._targets = (
+            {(row.client_id, row.cuid, row.name): Scope.from_json(row.target) for row in rows} if named else {}
+        )
+
+    def expand(self, client_id: int, request: MitigationRequest) -> Scope:
+        """The scope with the targets of its aliases. Raises MalformedRequest for one that this client did not make."""
+        if not request.scope.alias_name:
+            return request.scope
+        found = []
+        for name in request.scope.alias_name:
+            target = self._targets.get((client_id, request.cuid, name))
+            if target is None:
+                raise MalformedRequest(f"there is no alias named {name[:60]} of this client")
+            found.append(target)
+        return request.scope.joined(*found)
+
+
 def target_rows(mitigation: Mitigation, scope: Scope) -> list[Target]:
     return [target(mitigation, network) for network in targets.networks(scope)]
 
 
 def name_rows(mitigation: Mitigation, scope: Scope, *, now: datetime) -> list[TargetName]:
-    """Names are due at once."""
-    return [TargetName(mitigation=mitigation, name=host, due_at=now) for host in targets.hosts(scope)]
+    """Hosts are due at once; aliases never, they stand here for overlaps."""
+    hosts = [TargetName(mitigation=mitigation, name=host, due_at=now) for host in targets.hosts(scope)]
+    alias = TargetName.Kind.ALIAS
+    return hosts + [TargetName(mitigation=mitigation, kind=alias, name=name) for name in scope.alias_name]
 
 
 def target(mitigation: Mitigation, network: Network, *, name: str = "") -> Target:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -118,12 +119,19 @@ class _Batch:
             .select_related("client")
             .filter(client_id__in=client_ids, mid__in={request.mid for request in requests})
         }
-        unknown = [one.request.scope for one in submissions if _key(one) not in self._live]
-        self._neighbours = Neighbours(unknown, self._domains, known=self._live.values())
+        self._aliases = scopes.Aliases((one.client_id, one.request) for one in submissions)
+        self._neighbours = Neighbours(self._new_scopes(submissions), self._domains, known=self._live.values())
         self._count: dict[int, int] = {}
         self._enforces = EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
         self._new: list[tuple[Mitigation, Scope]] = []
         self._new_cuids: list[Cuid] = []
+
+    def _new_scopes(self, submissions: Sequence[Submission]) -> Iterator[Scope]:
+        """Of those that may become new: a refresh overlaps as it did. Unknown aliases are refused when it is their turn."""
+        for one in submissions:
+            if _key(one) not in self._live:
+                with suppress(MalformedRequest):
+                    yield self._aliases.expand(one.client_id, one.request)
 
     def decide(self, submission: Submission) -> Outcome:
         try:
@@ -137,11 +145,13 @@ class _Batch:
         if client is None or not client.enabled:
             raise Unauthorized("this client may not use the service")
         self._check_cuid(client, request.cuid)
-        self._allowed[client.domain_id].check(request.scope)
         existing = self._live.get(_key(submission))
         if existing is None:
+            scope = self._aliases.expand(client.pk, request)
+            self._allowed[client.domain_id].check(scope)
             _check_absent(submission)
-            return self._create(client, request)
+            return self._create(client, request, scope)
+        self._allowed[client.domain_id].check(Scope.from_json(existing.protected_scope))
         if submission.if_none_match:
             raise PreconditionFailed(f"mid {request.mid} exists already")
         if submission.if_match and existing.is_ending:
@@ -185,9 +195,9 @@ class _Batch:
 
     # ...new request
 
-    def _create(self, client: Client, request: MitigationRequest) -> Granted:
+    def _create(self, client: Client, request: MitigationRequest, scope: Scope) -> Granted:
         domain = self._domains[client.domain_id]
-        overlapped = self._neighbours.overlapping(client, request)
+        overlapped = self._neighbours.overlapping(client, request.cuid, scope)
         same = [other for other in overlapped.own if other.trigger_mitigation == request.trigger_mitigation]
         higher = [other for other in same if other.mid > request.mid]
         if higher:
@@ -204,19 +214,19 @@ class _Batch:
         self._register_cuid(client, request.cuid)
         assert request.lifetime is not None  # the decoder lets it be left out beside attack-status only
         lifetime = self._grant(domain, request.lifetime)
-        mitigation = self._row(client, request, lifetime)
+        mitigation = self._row(client, request, scope, lifetime)
         for other in same:
             self._override(other, by=request.mid)
         if request.trigger_mitigation:
             self._preempt([other for other in overlapped.own if other not in same], by=request.mid)
-        self._new.append((mitigation, request.scope))
+        self._new.append((mitigation, scope))
         self._live[(client.pk, request.cuid, request.mid)] = mitigation
-        self._neighbours.add(mitigation, request.scope)
+        self._neighbours.add(mitigation, scope)
         self._unit.rules_are_stale()
         self._audit("submit", mitigation, after={"scope": mitigation.scope, "lifetime": lifetime})
         return Granted(request.mid, lifetime, created=True, conflict=overlapped.with_others())
 
-    def _row(self, client: Client, request: MitigationRequest, lifetime: int) -> Mitigation:
+    def _row(self, client: Client, request: MitigationRequest, scope: Scope, lifetime: int) -> Mitigation:
         domain = self._domains[client.domain_id]
         mitigation = Mitigation(
             domain=domain,
@@ -224,6 +234,7 @@ class _Batch:
             cuid=request.cuid,
             mid=request.mid,
             scope=request.scope.as_json(),
+            expanded_scope=scope.as_json() if request.scope.alias_name else None,
             scope_digest=request.digest,
             trigger_mitigation=request.trigger_mitigation,
             playbook=domain.playbook,
