@@ -57,6 +57,10 @@ class Mitigation(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     rearms = models.BooleanField(default=False)  # withdrawn for an overlap only: armed again when that has been told
 
+    # Overlap with other clients' requests: conflict-status and the common targets, as JSON with RFC names.
+    conflict = models.JSONField(null=True, blank=True)
+    retry_at = models.DateTimeField(null=True, blank=True)  # deactivated by it: when asking again may help
+
     # The proof chain: each is the moment it became true, and None again when it stopped being true.
     approved_at = models.DateTimeField(null=True, blank=True)
     rendered_at = models.DateTimeField(null=True, blank=True)
@@ -89,6 +93,9 @@ class Mitigation(models.Model):
             models.Index(fields=["expires_at"], condition=Q(ended_at=None), name="mitigation_expires"),  # due()
             models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="mitigation_ends"),  # due()
             models.Index(fields=["domain"], condition=Q(ended_at=None), name="mitigation_live_domain"),  # quota
+            models.Index(  # whose conflict may be over
+                fields=["domain"], condition=Q(ended_at=None, conflict__isnull=False), name="mitigation_conflicting"
+            ),
             models.Index(fields=["status"], condition=Q(ended_at=None), name="mitigation_live_status"),  # enforced()
             models.Index(fields=["-requested_at"], name="mitigation_recent"),  # the dashboard's history
         ]
@@ -113,6 +120,11 @@ class Mitigation(models.Model):
     @property
     def is_active(self) -> bool:
         return self.is_live and Status(self.status) in ACTIVE
+
+    @property
+    def is_deactivated(self) -> bool:
+        """Inactive because another client's request overlaps."""
+        return self.is_live and Status(self.status) is Status.WITHDRAWN and self.retry_at is not None
 
     def remaining(self, now: datetime) -> int:
         """Seconds of lifetime left, never below 0; -1 for an indefinite request (RFC 9132, section 4.4.2)."""

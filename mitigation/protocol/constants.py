@@ -17,6 +17,9 @@ RECOMMENDED_LIFETIME = 3600
 INDEFINITE_LIFETIME = -1
 MAXIMUM_LIFETIME = 2**32 - 1  # YANG ietf-dots-signal-channel: uint32
 
+# What a deactivated request lasts beyond its retry-timer, in seconds (RFC 9132, section 4.4.1.3).
+RETRY_MARGIN = 45
+
 MAXIMUM_MID = 2**32 - 1
 MAXIMUM_CUID_OCTETS = 250  # "cuid=" and the value share one Uri-Path option of 255 octets (RFC 7252, section 5.10)
 

@@ -17,7 +17,7 @@ LONGEST_NAME = 255
 
 
 def create(client_id: int, cuid: str, name: str, target: Scope, *, now: datetime, door: str = "data") -> Alias:
-    """Raises MalformedRequest for a name in use or a target of others, ScopeConflict for a foreign cuid, Unavailable."""
+    """Raises MalformedRequest for a name in use or targets of others, ScopeConflict for a foreign cuid, Unavailable."""
     with unit_of_work(now) as unit:
         client = Client.objects.select_related("domain").get(pk=client_id)
         _check(client, name, target)

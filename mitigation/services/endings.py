@@ -31,7 +31,7 @@ def withdraw(withdrawal: Withdrawal, *, now: datetime) -> None:
 def withdraw_many(withdrawals: Sequence[Withdrawal], *, now: datetime) -> None:
     """Start the active-but-terminating period of each (RFC 9132, section 4.4.4).
 
-    What does not exist, is foreign, or is ending already is left alone: DELETE answers 2.02 in every case.
+    What does not exist, is foreign, or is terminating already is left alone: DELETE answers 2.02 in every case.
     """
     with unit_of_work(now) as unit:
         live = (
@@ -42,7 +42,7 @@ def withdraw_many(withdrawals: Sequence[Withdrawal], *, now: datetime) -> None:
         found = {(row.client_id, row.cuid, row.mid): row for row in live}
         for one in withdrawals:
             mitigation = found.get((one.client_id, one.cuid, one.mid))
-            if mitigation is None or mitigation.is_ending:
+            if mitigation is None or Status(mitigation.status) is Status.TERMINATING:
                 continue
             record(mitigation, Happening.CLIENT_WITHDREW, unit=unit, actor=actor_of(mitigation.client))
             unit.audit(

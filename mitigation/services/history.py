@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from mitigation.models import Client, Mitigation, Target, TargetName, Transition
 from mitigation.protocol.constants import INDEFINITE_LIFETIME, WITHDRAWN_SHOWN
 from mitigation.protocol.status import ACTIVE, Happening, Status, grace_period, next_status
+from mitigation.services import conflicts
 from mitigation.services.units import Unit
 
 
@@ -15,7 +16,7 @@ def record(mitigation: Mitigation, happening: Happening, *, unit: Unit, actor: s
 
     Raises IllegalTransition. The row is written when the unit ends.
     """
-    old = Status(mitigation.status)
+    old, was_in_conflict = Status(mitigation.status), mitigation.conflict is not None
     new = next_status(old, happening)
     mitigation.status = new
     mitigation.status_reason = reason
@@ -28,6 +29,8 @@ def record(mitigation: Mitigation, happening: Happening, *, unit: Unit, actor: s
     unit.save(mitigation, *fields)
     if (old in ACTIVE) != (new in ACTIVE):
         unit.rules_are_stale()
+    if was_in_conflict or happening in (Happening.SESSION_LOST, Happening.CLIENT_RENEWED):
+        conflicts.settle_at_end(mitigation, unit)
 
 
 def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetime) -> set[str]:
@@ -43,18 +46,20 @@ def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetim
         return {"ends_at", "expires_at", *_forget_proof(mitigation)}
     if new is Status.TERMINATED:
         mitigation.ended_at = now
+        mitigation.conflict = mitigation.retry_at = None
         mitigation.ends_at = mitigation.expires_at = None
         Target.objects.filter(mitigation=mitigation).delete()
         TargetName.objects.filter(mitigation=mitigation).delete()
-        return {"ended_at", "ends_at", "expires_at"}
+        return {"ended_at", "ends_at", "expires_at", "conflict", "retry_at"}
     if new is Status.SIGNAL_LOSS:
         mitigation.ends_at = mitigation.mitigation_start = None
         mitigation.expires_at = end_of_lifetime(mitigation)
         mitigation.rearms = False
         return {"ends_at", "mitigation_start", "expires_at", "rearms"}
     if old in (Status.TERMINATING, Status.WITHDRAWN):
-        mitigation.ends_at = None
-        return {"ends_at"}
+        mitigation.ends_at = mitigation.retry_at = mitigation.conflict = None
+        mitigation.mitigation_start = mitigation.mitigation_start or now  # None: it was inactive from the beginning
+        return {"ends_at", "retry_at", "conflict", "mitigation_start"}
     return set()
 
 

@@ -10,7 +10,7 @@ from mitigation.exceptions import MalformedRequest
 from mitigation.models import Change, Target, TargetName
 from mitigation.protocol.scope import Network, covered_by, parse_target_prefix
 from mitigation.resolver import Address, Answer
-from mitigation.services import scopes
+from mitigation.services import conflicts, scopes
 from mitigation.services.scopes import Allowed
 from mitigation.services.units import Unit, unit_of_work
 
@@ -60,6 +60,7 @@ def _take(row: TargetName, answer: Answer, allowed: Allowed, unit: Unit) -> None
     row.save(update_fields=["addresses", "problem", "resolved_at", "due_at"])
     if row.addresses != before[0]:
         _replace_targets(row)
+        conflicts.settle_at_end(row.mitigation, unit)
     if (row.addresses, row.problem) != before:
         log.info("mitigation %s: %s is %s", row.mitigation_id, row.name, row.problem or ", ".join(row.addresses))
         unit.tell(Change.Topic.MITIGATION, row.mitigation_id)

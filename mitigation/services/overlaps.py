@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 
-from mitigation.models import Client, Mitigation, Target, TargetName
+from mitigation.models import Mitigation, Target, TargetName
 from mitigation.protocol import targets
-from mitigation.protocol.conflicts import ConflictCause, ConflictInformation, ConflictStatus
 from mitigation.protocol.scope import Network, Scope, ancestor_keys, range_keys
 
 _CHUNK = 10_000  # values in one IN list
@@ -17,66 +16,95 @@ Name = tuple[str, str]  # kind and name
 
 
 @dataclass(frozen=True, slots=True)
-class Overlaps:
-    """Live requests that share a target: of the same client and cuid, and of others; and what is shared with any."""
+class Reach:
+    """All that a request touches: addresses, and names whatever they resolve to."""
 
-    own: list[Mitigation]
-    others: list[Mitigation]
-    common: Scope
-
-    def with_others(self) -> ConflictInformation | None:
-        """What a request that stays active although others of its domain overlap is told (section 4.4.1.3)."""
-        if not self.others:
-            return None
-        return ConflictInformation(
-            cause=ConflictCause.OVERLAPPING_TARGETS, status=ConflictStatus.REQUEST_ACTIVE, scope=self.common
-        )
+    networks: frozenset[Network]
+    names: frozenset[Name]
 
 
-def names_of(scope: Scope) -> set[Name]:
-    """What two scopes share when they name the same, whatever it resolves to."""
+def reach_of(scope: Scope) -> Reach:
+    """Of a request as it is asked for, aliases expanded, names not yet resolved."""
     hosts = {(TargetName.Kind.HOST.value, host) for host in targets.hosts(scope)}
-    return hosts | {(TargetName.Kind.ALIAS.value, alias) for alias in scope.alias_name}
+    aliases = {(TargetName.Kind.ALIAS.value, alias) for alias in scope.alias_name}
+    return Reach(frozenset(targets.networks(scope)), frozenset(hosts | aliases))
+
+
+def reach_now(mitigation: Mitigation) -> Reach:
+    """Of a live row, with what its names stand for now."""
+    networks = frozenset(network_of(target) for target in mitigation.targets.all())
+    return Reach(networks, frozenset((row.kind, row.name) for row in mitigation.names.all()))
+
+
+@dataclass(slots=True)
+class Shared:
+    """One request that overlaps, and what it has in common."""
+
+    mitigation: Mitigation
+    networks: dict[Network, None] = field(default_factory=dict)
+    names: dict[Name, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Overlaps:
+    """Live requests that share a target: of the same client and cuid, and of others."""
+
+    own: list[Shared]
+    others: list[Shared]
+
+
+def common_scope(shared: Iterable[Shared]) -> Scope:
+    """What conflict-scope tells: targets of the asker's own request, and nothing of the others (section 4.4.1.3)."""
+    shared = list(shared)
+    names = dict.fromkeys(name for one in shared for name in one.names)
+    return Scope(
+        target_prefix=tuple(dict.fromkeys(network for one in shared for network in one.networks)),
+        target_fqdn=tuple(name for kind, name in names if kind == TargetName.Kind.HOST),
+        alias_name=tuple(name for kind, name in names if kind == TargetName.Kind.ALIAS),
+    )
 
 
 class Neighbours:
-    """Live targets near those of a batch: found with a few queries, then kept current as the batch goes on.
+    """Live requests near those given: found with a few queries, then kept current as a batch goes on.
 
     `known` are rows that the caller has read already: the same row is the same object everywhere, so that what is set
     on it is neither lost nor written twice.
     """
 
-    def __init__(self, scopes: Iterable[Scope], domain_ids: Iterable[int], *, known: Iterable[Mitigation] = ()) -> None:
-        scopes, domain_ids = list(scopes), list(domain_ids)
+    def __init__(
+        self, reaches: Iterable[Reach], domain_ids: Iterable[int], *, known: Iterable[Mitigation] = ()
+    ) -> None:
+        reaches, domain_ids = list(reaches), list(domain_ids)
         self._rows = {mitigation.pk: mitigation for mitigation in known}
-        prefixes = {prefix for scope in scopes for prefix in targets.networks(scope)}
+        prefixes = {network for reach in reaches for network in reach.networks}
         self._ranges = [
             (network_of(target), self._one(target.mitigation)) for target in _touching(prefixes, domain_ids)
         ]
-        wanted = {name for scope in scopes for name in names_of(scope)}
+        wanted = {name for reach in reaches for name in reach.names}
         self._names = [((row.kind, row.name), self._one(row.mitigation)) for row in _named(wanted, domain_ids)]
 
-    def overlapping(self, client: Client, cuid: str, scope: Scope) -> Overlaps:
-        found: dict[int, Mitigation] = {}
-        networks: dict[Network, None] = {}
-        names: dict[Name, None] = {}
+    def overlapping(self, client_id: int, cuid: str, reach: Reach, *, besides: Mitigation | None = None) -> Overlaps:
+        """`besides` is the request itself, where it is a row already."""
+        found: dict[int, Shared] = {}
         for network, mitigation in self._ranges:
-            for prefix in targets.networks(scope):
+            for prefix in reach.networks:
                 if network.version == prefix.version and network.overlaps(prefix):
-                    networks[max(network, prefix, key=lambda one: one.prefixlen)] = None
-                    found[id(mitigation)] = mitigation
-        wanted = names_of(scope)
+                    shared = found.setdefault(id(mitigation), Shared(mitigation))
+                    shared.networks[max(network, prefix, key=lambda one: one.prefixlen)] = None
         for name, mitigation in self._names:
-            if name in wanted:
-                names[name] = None
-                found[id(mitigation)] = mitigation
-        own = [one for one in found.values() if (one.client_id, one.cuid) == (client.pk, cuid)]
-        others = [one for one in found.values() if (one.client_id, one.cuid) != (client.pk, cuid)]
-        return Overlaps(own, others, _common(networks, names))
+            if name in reach.names:
+                found.setdefault(id(mitigation), Shared(mitigation)).names[name] = None
+        found.pop(id(besides), None)
+        own: list[Shared] = []
+        others: list[Shared] = []
+        for shared in found.values():
+            is_own = (shared.mitigation.client_id, shared.mitigation.cuid) == (client_id, cuid)
+            (own if is_own else others).append(shared)
+        return Overlaps(own, others)
 
-    def add(self, mitigation: Mitigation, scope: Scope) -> None:
-        self._ranges += [(network, mitigation) for network in targets.networks(scope)]
-        self._names += [(name, mitigation) for name in names_of(scope)]
+    def add(self, mitigation: Mitigation, reach: Reach) -> None:
+        self._ranges += [(network, mitigation) for network in reach.networks]
+        self._names += [(name, mitigation) for name in reach.names]
 
     def remove(self, mitigation: Mitigation) -> None:
         self._ranges = [(network, other) for network, other in self._ranges if other is not mitigation]
@@ -86,22 +114,10 @@ class Neighbours:
         return self._rows.setdefault(mitigation.pk, mitigation)
 
 
-def _common(networks: Iterable[Network], names: Iterable[Name]) -> Scope:
-    names = list(names)
-    return Scope(
-        target_prefix=tuple(networks),
-        target_fqdn=tuple(name for kind, name in names if kind == TargetName.Kind.HOST),
-        alias_name=tuple(name for kind, name in names if kind == TargetName.Kind.ALIAS),
-    )
-
-
 def share_a_target(one: Mitigation, other: Mitigation) -> bool:
     """Of two live rows, with what their names stand for now."""
-    theirs = {network_of(target) for target in other.targets.all()}
-    if any(overlaps_any(network_of(target), theirs) for target in one.targets.all()):
-        return True
-    names = {(row.kind, row.name) for row in other.names.all()}
-    return any((row.kind, row.name) in names for row in one.names.all())
+    ours, theirs = reach_now(one), reach_now(other)
+    return bool(ours.names & theirs.names) or any(overlaps_any(network, theirs.networks) for network in ours.networks)
 
 
 def _touching(prefixes: set[Network], domain_ids: list[int]) -> list[Target]:
@@ -144,5 +160,5 @@ def network_of(target: Target) -> Network:
     return ipaddress.IPv6Network((first, length))
 
 
-def overlaps_any(network: Network, prefixes: set[Network]) -> bool:
+def overlaps_any(network: Network, prefixes: Collection[Network]) -> bool:
     return any(network.version == prefix.version and network.overlaps(prefix) for prefix in prefixes)

@@ -31,9 +31,9 @@ from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.constants import INDEFINITE_LIFETIME
 from mitigation.protocol.scope import MitigationRequest, Scope
 from mitigation.protocol.status import Happening, Status
-from mitigation.services import scopes
+from mitigation.services import conflicts, scopes
 from mitigation.services.history import actor_of, record, subject_of
-from mitigation.services.overlaps import Neighbours
+from mitigation.services.overlaps import Neighbours, Reach, Shared, common_scope, reach_now, reach_of
 from mitigation.services.units import Unit, lockable, unit_of_work
 
 MAXIMUM_CUIDS = 64  # of one client; ever new ones are a fault or an attack (RFC 9132, section 11)
@@ -120,18 +120,21 @@ class _Batch:
             .filter(client_id__in=client_ids, mid__in={request.mid for request in requests})
         }
         self._aliases = scopes.Aliases((one.client_id, one.request) for one in submissions)
-        self._neighbours = Neighbours(self._new_scopes(submissions), self._domains, known=self._live.values())
+        self._neighbours = Neighbours(self._reaches(submissions), self._domains, known=self._live.values())
         self._count: dict[int, int] = {}
         self._enforces = EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
         self._new: list[tuple[Mitigation, Scope]] = []
         self._new_cuids: list[Cuid] = []
 
-    def _new_scopes(self, submissions: Sequence[Submission]) -> Iterator[Scope]:
-        """Of those that may become new: a refresh overlaps as it did. Unknown aliases are refused when it is their turn."""
+    def _reaches(self, submissions: Sequence[Submission]) -> Iterator[Reach]:
+        """Of those that may start; a refresh overlaps as it did. Unknown aliases are refused when their turn comes."""
         for one in submissions:
-            if _key(one) not in self._live:
+            existing = self._live.get(_key(one))
+            if existing is None:
                 with suppress(MalformedRequest):
-                    yield self._aliases.expand(one.client_id, one.request)
+                    yield reach_of(self._aliases.expand(one.client_id, one.request))
+            elif Status(existing.status) is Status.WITHDRAWN:
+                yield reach_now(existing)
 
     def decide(self, submission: Submission) -> Outcome:
         try:
@@ -176,6 +179,8 @@ class _Batch:
                 f"mid {request.mid} exists with other parameters; a refresh repeats all of them but lifetime,"
                 " another scope needs a new, higher mid"
             )
+        if Status(mitigation.status) is Status.WITHDRAWN and (conflict := self._others_in_the_way(mitigation)):
+            return self._deactivate_again(mitigation, conflict)
         if mitigation.is_ending:
             record(mitigation, Happening.CLIENT_RENEWED, unit=self._unit, actor=actor_of(mitigation.client))
             self._unit.rules_are_stale()
@@ -191,42 +196,69 @@ class _Batch:
         if mitigation.pk is not None:
             self._unit.save(mitigation, *fields)
         self._audit("efficacy" if "attack-status" in after else "refresh", mitigation, after=after)
-        return Granted(request.mid, lifetime, created=False)
+        return Granted(request.mid, lifetime, created=False, conflict=conflicts.told(mitigation, now=self._now))
+
+    def _others_in_the_way(self, mitigation: Mitigation) -> ConflictInformation | None:
+        """Why an inactive request that is asked for again must wait on. Raises ScopeConflict where it is refused."""
+        reach = reach_now(mitigation) if mitigation.pk else reach_of(Scope.from_json(mitigation.protected_scope))
+        found = self._neighbours.overlapping(mitigation.client_id, mitigation.cuid, reach, besides=mitigation)
+        return self._judge(self._domains[mitigation.domain_id], found.others)
+
+    def _judge(self, domain: Domain, others: Iterable[Shared]) -> ConflictInformation | None:
+        """The domain's policy on a request that overlaps active ones of other clients; None lets it be active."""
+        in_the_way = conflicts.active(others)
+        if not in_the_way or domain.conflict_policy == Domain.ConflictPolicy.BOTH:
+            return None
+        conflict = conflicts.gives_way(in_the_way, now=self._now)
+        if domain.conflict_policy == Domain.ConflictPolicy.REFUSE_NEW:
+            raise ScopeConflict("another client of this domain has an active request that overlaps", conflict)
+        return conflict
+
+    def _deactivate_again(self, mitigation: Mitigation, conflict: ConflictInformation) -> Granted:
+        fields = conflicts.deactivate(mitigation, conflict, now=self._now)
+        if mitigation.pk is not None:
+            self._unit.save(mitigation, *fields)
+        self._audit("refresh", mitigation, after={"lifetime": mitigation.lifetime, "conflict": mitigation.conflict})
+        return Granted(mitigation.mid, mitigation.lifetime, created=False, conflict=conflict)
 
     # ...new request
 
     def _create(self, client: Client, request: MitigationRequest, scope: Scope) -> Granted:
         domain = self._domains[client.domain_id]
-        overlapped = self._neighbours.overlapping(client, request.cuid, scope)
-        same = [other for other in overlapped.own if other.trigger_mitigation == request.trigger_mitigation]
+        reach = reach_of(scope)
+        overlapped = self._neighbours.overlapping(client.pk, request.cuid, reach)
+        own = [shared.mitigation for shared in overlapped.own]
+        same = [other for other in own if other.trigger_mitigation == request.trigger_mitigation]
         higher = [other for other in same if other.mid > request.mid]
         if higher:
             winner = max(higher, key=lambda other: other.mid)
             raise ScopeConflict(
                 f"mid {winner.mid} is newer and overlaps",
                 ConflictInformation(
-                    cause=ConflictCause.OVERLAPPING_TARGETS,
-                    mid=winner.mid,
-                    scope=overlapped.common,
+                    cause=ConflictCause.OVERLAPPING_TARGETS, mid=winner.mid, scope=common_scope(overlapped.own)
                 ),
             )
+        waits = self._judge(domain, overlapped.others) if request.trigger_mitigation else None
         self._check_quota(domain, replaced=len(same))
         self._register_cuid(client, request.cuid)
-        assert request.lifetime is not None  # the decoder lets it be left out beside attack-status only
-        lifetime = self._grant(domain, request.lifetime)
-        mitigation = self._row(client, request, scope, lifetime)
+        mitigation = self._row(client, request, scope, waits)
         for other in same:
             self._override(other, by=request.mid)
-        if request.trigger_mitigation:
-            self._preempt([other for other in overlapped.own if other not in same], by=request.mid)
+        if mitigation.is_active:
+            self._preempt([other for other in own if other not in same], by=request.mid)
         self._new.append((mitigation, scope))
         self._live[(client.pk, request.cuid, request.mid)] = mitigation
-        self._neighbours.add(mitigation, scope)
+        self._neighbours.add(mitigation, reach)
         self._unit.rules_are_stale()
-        self._audit("submit", mitigation, after={"scope": mitigation.scope, "lifetime": lifetime})
-        return Granted(request.mid, lifetime, created=True, conflict=overlapped.with_others())
+        conflict = waits or (conflicts.goes_on(conflicts.active(overlapped.others)) if mitigation.is_active else None)
+        if conflict is not None:
+            conflicts.settle_at_end(mitigation, self._unit)
+        self._audit("submit", mitigation, after={"scope": mitigation.scope, "lifetime": mitigation.lifetime})
+        return Granted(request.mid, mitigation.lifetime, created=True, conflict=conflict)
 
-    def _row(self, client: Client, request: MitigationRequest, scope: Scope, lifetime: int) -> Mitigation:
+    def _row(
+        self, client: Client, request: MitigationRequest, scope: Scope, waits: ConflictInformation | None
+    ) -> Mitigation:
         domain = self._domains[client.domain_id]
         mitigation = Mitigation(
             domain=domain,
@@ -241,13 +273,18 @@ class _Batch:
             requested_at=self._now,
             approved_at=self._now,  # by policy: inside the domain's own prefixes
         )
-        mitigation.status, mitigation.status_reason = self._first_status(request)
-        mitigation.mitigation_start = self._now if request.trigger_mitigation else None
-        _start_lifetime(mitigation, lifetime, self._now)
+        mitigation.status, mitigation.status_reason = self._first_status(request, waits)
+        mitigation.mitigation_start = self._now if mitigation.status != Status.SIGNAL_LOSS and not waits else None
+        assert request.lifetime is not None  # the decoder lets it be left out beside attack-status only
+        _start_lifetime(mitigation, self._grant(domain, request.lifetime), self._now)
+        if waits:
+            conflicts.deactivate(mitigation, waits, now=self._now)
         return mitigation
 
-    def _first_status(self, request: MitigationRequest) -> tuple[Status, str]:
-        """Armed until the session is lost, or in progress; a dry run sets nothing up and never says so."""
+    def _first_status(self, request: MitigationRequest, waits: ConflictInformation | None) -> tuple[Status, str]:
+        """Armed until the session is lost, inactive, or in progress; a dry run sets nothing up and never says so."""
+        if waits is not None:
+            return Status.WITHDRAWN, "another client of the domain has an active request that overlaps"
         if not request.trigger_mitigation:
             return Status.SIGNAL_LOSS, ""
         return (Status.IN_PROGRESS, "") if self._enforces else (Status.EXCEEDED, "dry run: no traffic is touched")
