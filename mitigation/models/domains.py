@@ -27,6 +27,7 @@ class Domain(models.Model):
     playbook = models.CharField(max_length=32, default="shield")
     playbook_parameters = models.JSONField(default=dict, blank=True)
     never_block = models.JSONField(default=list, blank=True)  # prefixes, text
+    attack_over_after = models.PositiveIntegerField(default=300)  # seconds without a drop that mean status 3; 0: never
     https_over_udp = models.BooleanField(default=False)  # an https URI also means UDP on its port (HTTP/3)
     contact = models.CharField(max_length=255, blank=True)
 

@@ -27,8 +27,8 @@ class MitigationQuerySet(models.QuerySet["Mitigation"]):
         return self.live().filter(status__in=[int(status) for status in ACTIVE])
 
     def due(self, now: datetime) -> MitigationQuerySet:
-        """Those whose lifetime or terminating period has run out."""
-        return self.live().filter(Q(expires_at__lte=now) | Q(ends_at__lte=now))
+        """Those whose lifetime or terminating period has run out, and those to be armed again."""
+        return self.live().filter(Q(expires_at__lte=now) | Q(ends_at__lte=now) | Q(rearms_at__lte=now))
 
 
 class Mitigation(models.Model):
@@ -57,6 +57,8 @@ class Mitigation(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     rearms = models.BooleanField(default=False)  # withdrawn for an overlap only: armed again when that has been told
 
+    rearms_at = models.DateTimeField(null=True, blank=True)  # its attack ended: armed again when that has been told
+
     # Overlap with other clients' requests: conflict-status and the common targets, as JSON with RFC names.
     conflict = models.JSONField(null=True, blank=True)
     retry_at = models.DateTimeField(null=True, blank=True)  # deactivated by it: when asking again may help
@@ -77,6 +79,7 @@ class Mitigation(models.Model):
     passed_packets = models.BigIntegerField(null=True, blank=True)
     passed_octets = models.BigIntegerField(null=True, blank=True)
     counted_at = models.DateTimeField(null=True, blank=True)
+    dropped_at = models.DateTimeField(null=True, blank=True)  # when a counter of drops last moved
 
     objects = MitigationQuerySet.as_manager()
 
@@ -92,6 +95,7 @@ class Mitigation(models.Model):
         indexes = [
             models.Index(fields=["expires_at"], condition=Q(ended_at=None), name="mitigation_expires"),  # due()
             models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="mitigation_ends"),  # due()
+            models.Index(fields=["rearms_at"], condition=Q(ended_at=None), name="mitigation_rearms"),  # due()
             models.Index(fields=["domain"], condition=Q(ended_at=None), name="mitigation_live_domain"),  # quota
             models.Index(  # whose conflict may be over
                 fields=["domain"], condition=Q(ended_at=None, conflict__isnull=False), name="mitigation_conflicting"

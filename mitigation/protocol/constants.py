@@ -42,5 +42,9 @@ NOTIFICATION_PERIOD = 30.0
 # How long a request withdrawn by the server stays visible with status 7, so that a client that polls is told.
 WITHDRAWN_SHOWN = 120
 
+# A preconfigured request tells 3 or 7 four times and then 8 (RFC 9132, section 4.4.2, Table 3): at once, after one, two
+# and three periods, and not a fourth.
+TOLD_FOUR_TIMES = 3.5 * NOTIFICATION_PERIOD
+
 # Payload of a CoAP message when nothing is known of the path (RFC 7252, section 4.6).
 MAXIMUM_PAYLOAD = 1024

@@ -78,6 +78,8 @@ def expire(*, now: datetime, limit: int = 1000) -> int:
 
 
 def _what_time_brings(mitigation: Mitigation, now: datetime) -> Happening:
+    if mitigation.rearms_at is not None and mitigation.rearms_at <= now and _lasts_beyond(mitigation, now):
+        return Happening.REARMED
     if not mitigation.is_ending:
         return Happening.LIFETIME_ENDED
     if mitigation.rearms and _lasts_beyond(mitigation, now):

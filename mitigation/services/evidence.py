@@ -64,3 +64,19 @@ def _happening(status: Status, found: Evidence) -> tuple[Happening | None, str]:
     if found.enforced:
         return (Happening.RULES_INSTALLED if status in (Status.IN_PROGRESS, Status.EXCEEDED) else None), ""
     return (Happening.RULES_LOST if status is not Status.IN_PROGRESS else None), found.problem[:255]
+
+
+def judge_attack(mitigation: Mitigation, unit: Unit) -> None:
+    """Whether the attack is over, said of counters that have just been read: status 3, and 2 again when drops go on.
+
+    An attack that was never seen does not end: a mitigation whose rules never dropped anything keeps its status.
+    """
+    status, over_after = Status(mitigation.status), mitigation.domain.attack_over_after
+    if mitigation.dropped_at is None:
+        return
+    quiet = (unit.now - max(mitigation.dropped_at, mitigation.installed_at or unit.now)).total_seconds()
+    if status is Status.MITIGATED and over_after and quiet >= over_after:
+        reason = f"nothing was dropped for {over_after} s"
+        record(mitigation, Happening.ATTACK_ENDED, unit=unit, actor="enforcer", reason=reason)
+    elif status is Status.STOPPED and mitigation.dropped_at == unit.now:
+        record(mitigation, Happening.ATTACK_RESUMED, unit=unit, actor="enforcer", reason="drops go on")
