@@ -47,6 +47,7 @@ def decode_mitigation(payload: bytes, path: Path) -> MitigationRequest:
         lifetime=_lifetime(entry),
         trigger_mitigation=entry.get("trigger-mitigation", True),
         attack_status=_attack_status(entry),
+        cdid=path.cdid or "",
     )
 
 

@@ -82,7 +82,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class MitigationRequest:
-    """One decoded PUT on /mitigate: cuid and mid from the path. `lifetime` in seconds, -1 indefinite.
+    """One decoded PUT on /mitigate: cdid, cuid and mid from the path. `lifetime` in seconds, -1 indefinite.
 
     An efficacy update has `attack_status`, and may leave `lifetime` out (None): what remains is kept then.
     """
@@ -93,6 +93,7 @@ class MitigationRequest:
     lifetime: int | None
     trigger_mitigation: bool = True
     attack_status: int | None = None
+    cdid: str = ""
     digest: str = field(default="")
 
     def __post_init__(self) -> None:
