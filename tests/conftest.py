@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.harness import databases
 from tests.harness.environment import IN_CI, PRIVATE_NETWORK
 from tests.harness.product import Product, running
 
@@ -17,6 +18,14 @@ pytest_plugins = ["tests.conformance.plugin"]
 def _layer_in_memory(settings: Any) -> None:
     """Tests inside one process need no bus; the flows have the product's own."""
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    yield
+    if databases.on_postgres():
+        with django_db_blocker.unblock():
+            databases.end_other_sessions()
 
 
 @pytest.fixture(scope="session")

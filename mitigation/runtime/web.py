@@ -11,13 +11,14 @@ import uvicorn
 from django.conf import settings
 
 from mitigation.dashboard.live import hub
-from mitigation.runtime import loops, sockets
+from mitigation.runtime import connections, loops, sockets
 from mitigation.runtime.cursor import Cursor
 from mitigation.runtime.hints import Hints
 
 
 async def run(stop: asyncio.Event) -> None:
     """Serve until `stop`."""
+    connections.close_after_each_job()
     cursor = Cursor(hub.changed)
     await cursor.start()
     hints = Hints(f"dots-web.{os.getpid()}", cursor.hint)

@@ -23,7 +23,8 @@ from mitigation.protocol.conflicts import ConflictCause, ConflictInformation, Co
 from mitigation.protocol.constants import INDEFINITE_LIFETIME, WITHDRAWN_SHOWN
 from mitigation.protocol.scope import MitigationRequest, Network, Scope, ancestor_keys, covered_by, range_keys
 from mitigation.protocol.status import ACTIVE, Happening, Status, grace_period, next_status
-from mitigation.services.units import Unit, lockable, unit_of_work
+from mitigation.services import locks
+from mitigation.services.units import LONGEST, Unit, unit_of_work
 
 MAXIMUM_CUIDS = 64  # of one client; ever new ones are a fault or an attack (RFC 9132, section 11)
 
@@ -99,7 +100,7 @@ class _Batch:
         requests = [submission.request for submission in submissions]
         client_ids = {submission.client_id for submission in submissions}
         self._clients = {client.pk: client for client in Client.objects.filter(pk__in=client_ids)}
-        self._domains = _locked_domains({client.domain_id for client in self._clients.values()})
+        self._domains = locks.domains({client.domain_id for client in self._clients.values()})
         self._prefixes = _prefixes_of(self._domains)
         self._owner_of_cuid = dict(
             Cuid.objects.filter(cuid__in={request.cuid for request in requests}).values_list("cuid", "client_id")
@@ -263,7 +264,8 @@ class _Batch:
         )
 
     def write(self) -> None:
-        Cuid.objects.bulk_create(self._new_cuids)
+        # In one order for everybody: two batches with the same new cuids then wait for each other in no circle.
+        Cuid.objects.bulk_create(sorted(self._new_cuids, key=lambda one: one.cuid))
         rows = Mitigation.objects.bulk_create([mitigation for mitigation, _ in self._new])
         targets, transitions = [], []
         for mitigation, (_, scope) in zip(rows, self._new, strict=True):
@@ -272,14 +274,6 @@ class _Batch:
             self._unit.tell(Change.Topic.MITIGATION, mitigation.pk)
         Target.objects.bulk_create(targets)
         self._unit.transitions += transitions
-
-
-def _locked_domains(ids: Iterable[int]) -> dict[int, Domain]:
-    """In id order and locked, so that two batches over the same domains wait instead of deadlocking."""
-    query = Domain.objects.filter(pk__in=ids).order_by("pk")
-    if lockable():
-        query = query.select_for_update()
-    return {domain.pk: domain for domain in query}
 
 
 def _prefixes_of(domains: Iterable[int]) -> dict[int, list[Network]]:
@@ -416,6 +410,7 @@ def withdraw_many(withdrawals: Sequence[Withdrawal], *, now: datetime) -> None:
     What does not exist, is foreign, or is ending already is left alone: DELETE answers 2.02 in every case.
     """
     with unit_of_work(now) as unit:
+        locks.domains_of_clients(one.client_id for one in withdrawals)
         live = (
             Mitigation.objects.live()
             .select_related("client")
@@ -433,6 +428,7 @@ def withdraw_many(withdrawals: Sequence[Withdrawal], *, now: datetime) -> None:
 def stop(mitigation_id: int, *, actor: str, reason: str, now: datetime, door: str = "dashboard") -> None:
     """An operator ends it: status 7, no terminating period (section 4.4.1.3). Raises NotFound when it has ended."""
     with unit_of_work(now) as unit:
+        locks.domains_of_mitigations([mitigation_id])
         mitigation = Mitigation.objects.live().filter(pk=mitigation_id).first()
         if mitigation is None or Status(mitigation.status) is Status.WITHDRAWN:
             raise NotFound("this mitigation has ended already")
@@ -450,8 +446,12 @@ def stop(mitigation_id: int, *, actor: str, reason: str, now: datetime, door: st
 
 def expire(*, now: datetime, limit: int = 1000) -> int:
     """Move on whatever has reached the end of its lifetime or terminating period; returns how many that were."""
+    ids = list(Mitigation.objects.due(now).order_by("pk").values_list("pk", flat=True)[:limit])
+    if not ids:
+        return 0
     with unit_of_work(now) as unit:
-        due = list(Mitigation.objects.due(now).order_by("pk")[:limit])
+        locks.domains_of_mitigations(ids)
+        due = list(Mitigation.objects.due(now).filter(pk__in=ids).order_by("pk"))
         for mitigation in due:
             happening = Happening.GRACE_ELAPSED if mitigation.is_ending else Happening.LIFETIME_ENDED
             record(mitigation, happening, unit=unit, actor="server")
@@ -468,6 +468,7 @@ def record(mitigation: Mitigation, happening: Happening, *, unit: Unit, actor: s
     """
     old = Status(mitigation.status)
     new = next_status(old, happening)
+    reason = reason[:LONGEST]
     mitigation.status = new
     mitigation.status_reason = reason
     fields = {"status", "status_reason", *_consequences(mitigation, old, new, unit.now)}
@@ -509,7 +510,7 @@ def _forget_proof(mitigation: Mitigation) -> set[str]:
 
 
 def _actor(client: Client) -> str:
-    return f"client {client.name}"
+    return f"client {client.name}"[:LONGEST]
 
 
 def _subject(mitigation: Mitigation) -> str:
@@ -538,6 +539,7 @@ def advance(found: Iterable[Evidence], *, now: datetime) -> None:
     """Move mitigations to the status and the word of proof that the evidence allows, no further."""
     evidence = {one.mitigation_id: one for one in found}
     with unit_of_work(now) as unit:
+        locks.domains_of_mitigations(evidence)
         for mitigation in Mitigation.objects.live().filter(pk__in=evidence):
             _advance(mitigation, evidence[mitigation.pk], unit)
 

@@ -36,7 +36,7 @@ _SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
 _working = threading.Lock()  # the task and the worker's own look share one driver
 _drivers: dict[tuple[int, str], Driver] = {}
 _last_full: dict[int, float] = {}
-_holder = f"{socket.gethostname()}:{os.getpid()}"
+_holder = f"{socket.gethostname()[:48]}:{os.getpid()}"
 
 
 @shared_task
