@@ -51,7 +51,9 @@ def cluster() -> Iterator[Path]:
     try:
         owner = _owner()
         if owner is not None:
-            os.chown(base, owner.pw_uid, owner.pw_gid)
+            # Ours by the group: root's processes that gave up their capabilities are not let in by being root.
+            os.chown(base, owner.pw_uid, os.getegid())
+            base.chmod(0o750)
         data = base / "data"
         command = [str(programs / "initdb"), "-D", str(data), "-U", USER, "-E", "UTF8", "--locale=C.UTF-8"]
         subprocess.run([*command, "-A", "trust", "--no-instructions"], check=True, capture_output=True, **_as(owner))

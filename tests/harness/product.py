@@ -89,7 +89,7 @@ class Product:
             "DOTS_DATA_PORT": str(self.data_port),
             "PYTHONUNBUFFERED": "1",
             "XDG_STATE_HOME": str(home / "client-state"),
-            **databases.own_environment(),
+            **({} if environment and "DATABASE_URL" in environment else databases.own_environment()),
             **(environment or {}),
         }
         self.lines: list[str] = []
