@@ -20,6 +20,8 @@ DOTS_DATA_PORT = env.port("DOTS_DATA_PORT", 8443)
 DOTS_SIGNAL_PORT = env.port("DOTS_SIGNAL_PORT", 4646)
 DOTS_DRIVER = env.text("DOTS_DRIVER", "auto")  # nftables, dryrun, or auto: nftables where the process may
 DOTS_NFT_TABLE = env.text("DOTS_NFT_TABLE", "dots")
+# Seconds of silence after which a client is lost: 15 heartbeats of 30 s (RFC 9132, sections 4.5.2 and 4.7).
+DOTS_SESSION_LOSS_AFTER = env.number("DOTS_SESSION_LOSS_AFTER", 450, lowest=2)
 DOTS_POINT = "local"  # the enforcement point of this machine
 
 SECRET_KEY = env.secret("DOTS_SECRET", DOTS_HOME / "keys" / "secret") or "not-initialised-yet-only-init-and-doctor-run"

@@ -44,6 +44,14 @@ class TooLarge(DotsError):
     """The body is larger than we take (4.13)."""
 
 
+class IncompleteBody(DotsError):
+    """Blocks of a body are missing (4.08)."""
+
+
+class Ignored(DotsError):
+    """The protocol wants no answer at all: an efficacy update for what does not exist (RFC 9132, section 4.4.3)."""
+
+
 class PreconditionFailed(DotsError):
     """If-None-Match on something that exists (4.12)."""
 

@@ -176,7 +176,14 @@
   const main = () => document.getElementById("main");
 
   // Another layout of the same page (the first mitigation ever): fetch it and put its content in place of the old one.
+  let relaying = false;
   const relay = async () => {
+    if (relaying) return;
+    relaying = true;
+    try { await relayOnce(); } finally { relaying = false; }
+  };
+
+  const relayOnce = async () => {
     const answer = await fetch(location.href, { credentials: "same-origin" });
     if (!answer.ok) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("main");

@@ -120,6 +120,9 @@ def test_only_the_record_function_assigns_a_status() -> None:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = [
+                one for target in targets for one in (target.elts if isinstance(target, ast.Tuple) else [target])
+            ]
             for target in targets:
                 if isinstance(target, ast.Attribute) and target.attr == "status":
                     found.append(path.relative_to(PACKAGE).as_posix())

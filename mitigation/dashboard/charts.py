@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -84,17 +85,16 @@ class Chart:
         return f"{step} s" if step < 60 else f"{step // 60} min" if step < 3600 else f"{step // 3600} h"
 
     def _row(self, at: int, rates: Rates | None) -> TableRow:
-        known = rates is not None
         return TableRow(
             formats.moment(datetime.fromtimestamp(at, tz=UTC), self.now),
-            formats.bit_rate(rates.dropped_bits if known else None),
-            formats.bit_rate(rates.passed_bits if known else None),
-            formats.packet_rate(rates.dropped_packets if known else None),
-            formats.packet_rate(rates.passed_packets if known else None),
+            formats.bit_rate(rates.dropped_bits if rates else None),
+            formats.bit_rate(rates.passed_bits if rates else None),
+            formats.packet_rate(rates.dropped_packets if rates else None),
+            formats.packet_rate(rates.passed_packets if rates else None),
         )
 
 
-def chosen(query: dict[str, str] | object) -> str:
+def chosen(query: Mapping[str, str]) -> str:
     """The range in the address, or the default."""
-    name = query.get("range", "")  # type: ignore[attr-defined]
+    name = query.get("range", "")
     return name if name in traffic.RANGES else traffic.DEFAULT_RANGE

@@ -33,7 +33,7 @@ LONGEST_ADDRESS = 2000
 log = logging.getLogger(__name__)
 
 
-class LiveConsumer(AsyncJsonWebsocketConsumer):
+class LiveConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
     """Receives {"watch": "/path?query"}; sends ticks and paints (see docs/dashboard.md)."""
 
     # No channel layer: what changed arrives through the hub, so a bus that is away does not stop live pages.
@@ -128,7 +128,8 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
             return True
         self._checked_at = time.monotonic()
         session = self.scope.get("session")
-        return await database_sync_to_async(_is_logged_in)(getattr(session, "session_key", None), self.scope["user"].pk)
+        key = getattr(session, "session_key", None)
+        return bool(await database_sync_to_async(_is_logged_in)(key, self.scope["user"].pk))
 
 
 def _is_logged_in(session_key: str | None, user_id: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Count, Max, Min, Q, Sum
 
@@ -80,8 +81,10 @@ class Evidence:
         return ", ".join(point.name for point in self.points)
 
     @property
-    def read_at(self) -> datetime | None:
-        return max((point.read_at for point in self.points if point.read_at), default=None)
+    def looked_at(self) -> datetime | None:
+        """When any of its points was last looked at."""
+        moments = [at for point in self.points for at in (point.read_at, point.seen_at) if at]
+        return max(moments, default=None)
 
 
 # An enforcer looks at its point at least every 30 s and reads counters each second, but writes only what has moved. As
@@ -108,6 +111,7 @@ def readings_since(start: datetime, now: datetime) -> list[Reading]:
     return [
         Reading(pk, min(installed or begun or asked, counted), now if alive and ended is None else counted)
         for pk, installed, begun, asked, counted, ended in times
+        if counted is not None
     ]
 
 
@@ -140,7 +144,7 @@ def gather(mitigations: Collection[Mitigation]) -> dict[int, Evidence]:
     return found
 
 
-def _rows(ids: Collection[int]) -> list[dict]:
+def _rows(ids: Collection[int]) -> list[dict[str, Any]]:
     point = [f"rule__point__{name}" for name in ("name", "driver", "enforces", "counts", "health", "health_at")]
     return list(
         RuleOwner.objects.filter(mitigation_id__in=list(ids))
@@ -155,7 +159,7 @@ def _rows(ids: Collection[int]) -> list[dict]:
     )
 
 
-def _add(point: PointEvidence, row: dict) -> None:
+def _add(point: PointEvidence, row: dict[str, Any]) -> None:
     match row["rule__state"]:
         case Rule.State.INSTALLED:
             point.installed += row["number"]

@@ -54,7 +54,8 @@ def find(path: str, query: str) -> Watch | None:
         return None
     if match.url_name not in PAGES:
         return None
-    return Watch(match.url_name, tuple(sorted(match.captured_kwargs.items())), query)
+    arguments = {name: value for name, value in match.kwargs.items() if name != "page"}  # without what urls.py adds
+    return Watch(match.url_name, tuple(sorted(arguments.items())), query)
 
 
 def snapshot(watch: Watch, now: datetime) -> Snapshot | None:

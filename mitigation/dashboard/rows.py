@@ -95,7 +95,8 @@ def build(mitigations: Collection[Mitigation], now: datetime) -> list[Mitigation
     for mitigation in mitigations:
         known, rates = facts[mitigation.pk], present.get(mitigation.pk)
         target, more = target_of(mitigation.scope)
-        peak = max(filter(None, (peaks.get(mitigation.pk), rates.bits if rates else None)), default=None)
+        key = (mitigation.pk, mitigation.requested_at)
+        peak = traffic.highest.of(key, peaks.get(mitigation.pk), rates.bits if rates else None)
         rows.append(
             MitigationRow(
                 pk=mitigation.pk,

@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.urls import reverse
 
 from mitigation.models import Client, Domain, DomainName, DomainPrefix, Mitigation, Target
+from mitigation.models.mitigations import MitigationQuerySet
 from mitigation.protocol.scope import Network, ancestor_keys, range_keys
 
 LONGEST = 200
@@ -62,9 +63,9 @@ def _name(words: str) -> str:
     return ""
 
 
-def _only(found: object) -> str:
+def _only(found: MitigationQuerySet) -> str:
     """The only live one, else the only one at all."""
-    for candidates in (found.live(), found):  # type: ignore[attr-defined]
+    for candidates in (found.live(), found):
         ids = list(candidates.values_list("pk", flat=True)[:2])
         if len(ids) == 1:
             return reverse("mitigation", args=ids)

@@ -34,6 +34,7 @@ class Event:
     words: str
     who: str
     tone: str = ""  # bad, human
+    rank: int = 3  # within one moment: the order of the proof chain
 
 
 def build(mitigation: Mitigation, evidence: Evidence, now: datetime) -> list[Event]:
@@ -43,8 +44,7 @@ def build(mitigation: Mitigation, evidence: Evidence, now: datetime) -> list[Eve
         events.insert(0, _requested(mitigation, mitigation.client.name, now))
     said = any(step.happening == Happening.RULES_INSTALLED for step in steps)
     events += _proof(mitigation, evidence, now, without_installation=said)
-    # Stable: what happened in the same moment stays in the order of the chain, newest on top.
-    return sorted(events, key=lambda event: event.at)[::-1]
+    return sorted(events, key=lambda event: (event.at, event.rank), reverse=True)
 
 
 def _event(step: Transition, mitigation: Mitigation, now: datetime) -> Event:
@@ -68,7 +68,7 @@ def _status(value: int) -> str:
 def _requested(mitigation: Mitigation, actor: str, now: datetime, at: datetime | None = None) -> Event:
     at = at or mitigation.requested_at
     asked = "without end" if mitigation.lifetime < 0 else f"for {formats.left(mitigation.lifetime)}"
-    return Event(at, formats.moment(at, now), f"Requested, granted {asked}", actor)
+    return Event(at, formats.moment(at, now), f"Requested, granted {asked}", actor, rank=0)
 
 
 def _proof(mitigation: Mitigation, evidence: Evidence, now: datetime, *, without_installation: bool) -> list[Event]:
@@ -80,11 +80,11 @@ def _proof(mitigation: Mitigation, evidence: Evidence, now: datetime, *, without
         (mitigation.hitting_at, f"First packet dropped{where}", "counters of drop rules"),
     )
     return [
-        Event(at, formats.moment(at, now), words, f"{who}, {formats.after(_seconds(mitigation, at))}")
-        for at, words, who in steps
+        Event(at, formats.moment(at, now), words, f"{who}, {_after(mitigation, at)}", rank=rank)
+        for rank, (at, words, who) in enumerate(steps, start=1)
         if at is not None
     ]
 
 
-def _seconds(mitigation: Mitigation, at: datetime) -> float:
-    return (at - mitigation.requested_at).total_seconds()
+def _after(mitigation: Mitigation, at: datetime) -> str:
+    return formats.after((at - mitigation.requested_at).total_seconds()).replace(" ", "\N{NO-BREAK SPACE}")

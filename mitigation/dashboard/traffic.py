@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -107,9 +107,29 @@ class _Step(Func):
         return self.as_sql(compiler, connection, template=f"(({seconds} - {self._offset}) / {self._step})", **context)
 
 
+class Highest:
+    """Remembers what was shown as the highest: samples grow and merge, and their means sink, but a peak stays one."""
+
+    def __init__(self, size: int = 10_000) -> None:
+        self._seen: OrderedDict[Hashable, float] = OrderedDict()
+        self._size = size
+
+    def of(self, key: Hashable, *candidates: float | None) -> float | None:
+        known = [value for value in (self._seen.pop(key, None), *candidates) if value is not None]
+        if not known:
+            return None
+        self._seen[key] = max(known)
+        while len(self._seen) > self._size:
+            self._seen.popitem(last=False)
+        return self._seen[key]
+
+
+highest = Highest()
+
+
 def peaks(ids: Collection[int]) -> dict[int, float]:
     """Highest bits per second of any one sample, by mitigation id."""
-    seconds = Greatest(F("seconds"), 1.0, output_field=FloatField())
+    seconds = Greatest(F("seconds"), WINDOW, output_field=FloatField())
     rate = ExpressionWrapper(
         Cast(F("dropped_octets") + F("passed_octets"), FloatField()) * 8.0 / seconds, output_field=FloatField()
     )
@@ -210,7 +230,7 @@ class _Grid:
             self._add(at - seconds, at, numbers)
         return self
 
-    def _add(self, begin: float, end: float, numbers: Sequence[int]) -> None:
+    def _add(self, begin: float, end: float, numbers: Sequence[float]) -> None:
         first = max(0, int((begin - self.start) // self.step))
         last = min(self.steps - 1, int((end - self.start) // self.step))
         length = max(end - begin, 0.001)
@@ -228,17 +248,17 @@ class _Grid:
 def _coarse(ids: list[int], readings: Collection[Reading], step: int, steps: int, now: datetime) -> Series:
     end = int(now.timestamp())
     start = end - step * steps
+    sums = {f"sum_{name}": Sum(name) for name in _NUMBERS[1:]}
     rows = (
         Sample.objects.filter(mitigation_id__in=ids, at__gt=_moment(start), at__lt=_moment(end + 1))
         .annotate(number=_Step("at", start=start, step=step))
         .values("number")
-        .annotate(**{f"sum_{name}": Sum(name) for name in _NUMBERS[1:]})
+        .annotate(**sums)
         .order_by()
+        .values_list("number", *sums)
     )
-    grid = _Grid(start, step, steps)
-    for row in rows:
-        numbers = [row[f"sum_{name}"] for name in _NUMBERS[1:]]
-        grid.add([(start + (row["number"] + 1) * step, step, *numbers)])
+    pieces = [(start + (number + 1) * step, float(step), *numbers) for number, *numbers in rows]
+    grid = _Grid(start, step, steps).add(pieces)
     return _series(grid, _counted_steps(readings, start, step, steps), end)
 
 

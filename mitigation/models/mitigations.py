@@ -53,6 +53,7 @@ class Mitigation(models.Model):
     last_grace = models.PositiveSmallIntegerField(default=0)  # seconds of the last terminating period
     ends_at = models.DateTimeField(null=True, blank=True)  # end of the running terminating period
     ended_at = models.DateTimeField(null=True, blank=True)
+    rearms = models.BooleanField(default=False)  # withdrawn for an overlap only: armed again when that has been told
 
     # The proof chain: each is the moment it became true, and None again when it stopped being true.
     approved_at = models.DateTimeField(null=True, blank=True)
@@ -60,6 +61,8 @@ class Mitigation(models.Model):
     installed_at = models.DateTimeField(null=True, blank=True)
     hitting_at = models.DateTimeField(null=True, blank=True)
     notes = models.JSONField(default=list, blank=True)  # what the playbook left out, and why
+    attack_status = models.PositiveSmallIntegerField(null=True, blank=True)  # as the client last saw it (key 29)
+    attack_status_at = models.DateTimeField(null=True, blank=True)
     problem = models.CharField(max_length=255, blank=True)  # why it is not enforced, for operators
 
     # Totals since mitigation_start; None where no point can count.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, IntEnum
 from typing import Any
 
 from mitigation.exceptions import MalformedRequest
@@ -14,7 +15,9 @@ from mitigation.protocol.paths import Path
 from mitigation.protocol.scope import MitigationRequest, PortRange, Scope, parse_target_prefix
 
 _TARGETS = ("target-prefix", "target-fqdn", "target-uri", "alias-name")
-_IN_A_REQUEST = frozenset({*_TARGETS, "target-port-range", "target-protocol", "lifetime", "trigger-mitigation"})
+_IN_A_REQUEST = frozenset(
+    {*_TARGETS, "target-port-range", "target-protocol", "lifetime", "trigger-mitigation", "attack-status"}
+)
 
 MAXIMUM_TARGETS = 256  # of each attribute; a client with more sends several requests (RFC 9132, section 7.3)
 
@@ -42,6 +45,7 @@ def decode_mitigation(payload: bytes, path: Path) -> MitigationRequest:
         scope=scope,
         lifetime=_lifetime(entry),
         trigger_mitigation=entry.get("trigger-mitigation", True),
+        attack_status=_attack_status(entry),
     )
 
 
@@ -98,8 +102,17 @@ def _port_ranges(entries: Iterable[Mapping[str, Any]]) -> tuple[PortRange, ...]:
     return tuple(ranges.values())
 
 
-def _lifetime(entry: Mapping[str, Any]) -> int:
+def _attack_status(entry: Mapping[str, Any]) -> int | None:
+    status: int | None = entry.get("attack-status")
+    if status is not None and status not in set(AttackStatus):
+        raise MalformedRequest(f"attack-status {status} is neither 1 (under attack) nor 2 (mitigated)")
+    return status
+
+
+def _lifetime(entry: Mapping[str, Any]) -> int | None:
     if "lifetime" not in entry:
+        if "attack-status" in entry:
+            return None  # Figure 16 of the RFC shows an efficacy update without
         raise MalformedRequest("lifetime is missing")
     lifetime: int = entry["lifetime"]
     if lifetime == 0:
@@ -112,7 +125,10 @@ def _lifetime(entry: Mapping[str, Any]) -> int:
 def encode_mitigation(request: MitigationRequest) -> bytes:
     """The body of a PUT, as a client sends it."""
     entry = _scope_values(request.scope)
-    entry["lifetime"] = request.lifetime
+    if request.lifetime is not None:
+        entry["lifetime"] = request.lifetime
+    if request.attack_status is not None:
+        entry["attack-status"] = request.attack_status
     if not request.trigger_mitigation:
         entry["trigger-mitigation"] = False
     return bodies.encode({"mitigation-scope": {"scope": [entry]}})
@@ -128,6 +144,21 @@ def _scope_values(scope: Scope) -> dict[str, Any]:
             for ports in scope.target_port_range
         ]
     return values
+
+
+class Content(Enum):
+    """Which part of a mitigation is asked for: Uri-Query c= (section 4.4.2, Table 2)."""
+
+    CONFIGURATION = "c"
+    STATE = "n"
+    ALL = "a"
+
+
+class AttackStatus(IntEnum):
+    """Key 29: how the client sees the attack (section 4.4.3, Table 4)."""
+
+    UNDER_ATTACK = 1
+    MITIGATED = 2
 
 
 # -- answers ----------------------------------------------------------------------------------------------------------
@@ -166,21 +197,27 @@ def encode_conflict(conflict: ConflictInformation) -> bytes:
     return bodies.encode({"mitigation-scope": {"scope": [{"conflict-information": conflict_values(conflict)}]}})
 
 
-def encode_reports(reports: Iterable[MitigationReport]) -> bytes:
-    """The body of 2.05 and of notifications (section 4.4.2, Figure 14)."""
-    return bodies.encode({"mitigation-scope": {"scope": [_report_values(report) for report in reports]}})
+def encode_reports(reports: Iterable[MitigationReport], content: Content = Content.ALL) -> bytes:
+    """The body of 2.05 and of notifications (section 4.4.2, Figure 14). mid and lifetime are in every part."""
+    return bodies.encode({"mitigation-scope": {"scope": [_report_values(report, content) for report in reports]}})
 
 
-def _report_values(report: MitigationReport) -> dict[str, Any]:
+def _report_values(report: MitigationReport, content: Content) -> dict[str, Any]:
     values: dict[str, Any] = {"mid": report.mid}
-    if report.mitigation_start is not None:
+    if report.mitigation_start is not None and content is not Content.CONFIGURATION:
         values["mitigation-start"] = report.mitigation_start
-    if report.scope is not None:
+    if report.scope is not None and content is not Content.STATE:
         values |= _scope_values(report.scope)
         if not report.trigger_mitigation:
             values["trigger-mitigation"] = False
     values["lifetime"] = report.lifetime
-    values["status"] = report.status
+    if content is not Content.CONFIGURATION:
+        values |= _state_values(report)
+    return values
+
+
+def _state_values(report: MitigationReport) -> dict[str, Any]:
+    values: dict[str, Any] = {"status": report.status}
     if report.conflict is not None:
         values["conflict-information"] = conflict_values(report.conflict)
     counters = {
@@ -189,8 +226,7 @@ def _report_values(report: MitigationReport) -> dict[str, Any]:
         "pkts-dropped": report.pkts_dropped,
         "pps-dropped": report.pps_dropped,
     }
-    values |= {name: count % 2**64 for name, count in counters.items() if count is not None}
-    return values
+    return values | {name: count % 2**64 for name, count in counters.items() if count is not None}
 
 
 def conflict_values(conflict: ConflictInformation) -> dict[str, Any]:

@@ -69,13 +69,17 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class MitigationRequest:
-    """One decoded PUT on /mitigate: cuid and mid from the path. `lifetime` in seconds, -1 indefinite."""
+    """One decoded PUT on /mitigate: cuid and mid from the path. `lifetime` in seconds, -1 indefinite.
+
+    An efficacy update has `attack_status`, and may leave `lifetime` out (None): what remains is kept then.
+    """
 
     cuid: str
     mid: int
     scope: Scope
-    lifetime: int
+    lifetime: int | None
     trigger_mitigation: bool = True
+    attack_status: int | None = None
     digest: str = field(default="")
 
     def __post_init__(self) -> None:

@@ -38,7 +38,9 @@ class Happening(StrEnum):
     GRACE_ELAPSED = "grace-elapsed"
     SERVER_WITHDREW = "server-withdrew"  # an operator or a policy
     OVERRIDDEN = "overridden"  # a higher mid of the same client overlaps (RFC 9132, section 4.4.1.3)
-    SESSION_LOST = "session-lost"
+    SESSION_LOST = "session-lost"  # of a request with trigger-mitigation false: it starts
+    PREEMPTED = "preempted"  # one type of request gives way to the other (RFC 9132, section 4.4.1.3)
+    REARMED = "rearmed"  # a preempted preconfigured request waits for the next loss
 
 
 S = Status
@@ -51,6 +53,7 @@ _ACTIVE_ENDINGS = {
     H.LIFETIME_ENDED: S.TERMINATING,
     H.SERVER_WITHDREW: S.WITHDRAWN,
     H.OVERRIDDEN: S.TERMINATED,
+    H.PREEMPTED: S.WITHDRAWN,
 }
 
 TRANSITIONS: dict[Status, dict[Happening, Status]] = {
@@ -81,8 +84,10 @@ TRANSITIONS: dict[Status, dict[Happening, Status]] = {
         H.GRACE_ELAPSED: S.TERMINATED,
         H.SERVER_WITHDREW: S.WITHDRAWN,
         H.OVERRIDDEN: S.TERMINATED,
+        H.PREEMPTED: S.WITHDRAWN,
     },
     S.WITHDRAWN: {
+        H.REARMED: S.SIGNAL_LOSS,
         H.CLIENT_RENEWED: S.IN_PROGRESS,
         H.CLIENT_WITHDREW: S.TERMINATED,
         H.GRACE_ELAPSED: S.TERMINATED,

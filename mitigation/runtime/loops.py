@@ -37,7 +37,7 @@ def tune_garbage_collection() -> None:
     """What lives now lives for ever: with the default thresholds, looking at it again costs 180 ms at p99."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 1000)
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def until(stop: asyncio.Event, *tasks: Awaitable[Any]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Sequence
 
 import aiocoap
@@ -22,14 +23,18 @@ from mitigation.protocol.constants import CONTENT_FORMAT, HEARTBEAT_INTERVAL, WE
 from mitigation.runtime import clock, loops, sockets
 from mitigation.runtime.cursor import Changes, Cursor
 from mitigation.runtime.hints import Hints
+from mitigation.runtime.session_rows import SessionRows
 from mitigation.runtime.writer import Writer
-from mitigation.services import sessions
+from mitigation.services import mitigations
+from mitigation.signal_channel import reports
 from mitigation.signal_channel.book import Book, Identity
 from mitigation.signal_channel.dispatcher import Dispatcher
 from mitigation.signal_channel.observers import Observers
+from mitigation.signal_channel.presence import Presence
 from mitigation.signal_channel.resources.heartbeat import Heartbeat
 from mitigation.signal_channel.resources.mitigate import Mitigate
-from mitigation.tls import CloseReason, CredentialFiles, Credentials, Listeners, Remote, listen
+from mitigation.signal_channel.statuses import Statuses
+from mitigation.tls import Alert, CloseReason, CredentialFiles, Credentials, Listeners, Remote, listen
 from mitigation.tls.identity import Identity as Proven
 
 UDP_VARIABLE = "DOTS_SIGNAL_UDP_FDS"
@@ -38,27 +43,26 @@ TCP_VARIABLE = "DOTS_SIGNAL_TCP_FDS"
 log = logging.getLogger(__name__)
 
 
-def worker_name() -> str:
-    """The same for every life of this worker, so that a new one can tidy up after the last."""
-    return f"{socket.gethostname()[:48]}:{settings.DOTS_SIGNAL_PORT}"
-
-
 class SignalWorker:
     """Everything one signal worker is made of."""
 
     def __init__(self) -> None:
         self._book = Book()
         self._observers = Observers()
+        self._statuses = Statuses(database_sync_to_async(reports.live))
         self._writer = Writer()
         self._cursor = Cursor(self._heard)
         self._rows = SessionRows()
+        self._presence = Presence(settings.DOTS_SESSION_LOSS_AFTER)
         self._credentials = _credentials(Home(settings.DOTS_HOME))
         self._listeners: Listeners | None = None
+        self._client_of: dict[int, int] = {}  # session to client
 
     async def run(self, stop: asyncio.Event) -> None:
         await self._cursor.start()
         await database_sync_to_async(self._book.load)()
-        await self._rows.start()
+        for client_id in await self._rows.start():
+            self._presence.expect(client_id, now=time.monotonic())
         self._writer.start()
         self._context = aiocoap.Context(serversite=self._site(), loggername="mitigation.coap")
         udp, tcp = _listening_sockets()
@@ -76,14 +80,16 @@ class SignalWorker:
         log.info("signal channel on port %d", settings.DOTS_SIGNAL_PORT)
         try:
             hints = Hints(f"dots-signal.{os.getpid()}", self._cursor.hint)
-            await loops.until(stop, self._cursor.run(), hints.run(), self._heartbeats(), self._rows.run())
+            await loops.until(
+                stop, self._cursor.run(), hints.run(), self._heartbeats(), self._losses(), self._rows.run()
+            )
         finally:
             await self._listeners.close()
             self._writer.stop()
             await self._rows.close_all("server stopped")
 
     def _site(self) -> Dispatcher:
-        mitigate = Mitigate(self._writer, self._observers, clock.now)
+        mitigate = Mitigate(self._writer, self._observers, self._statuses, clock.now)
         return Dispatcher({"mitigate": mitigate, "hb": Heartbeat()}, self._identify)
 
     # -- who is who
@@ -101,11 +107,19 @@ class SignalWorker:
             "session %d opened: %s over %s from %s", remote.session_id, _who(identity), remote.transport, remote.peer
         )
         if identity is not None:
+            self._client_of[remote.session_id] = identity.client_id
+            self._presence.opened(identity.client_id, now=time.monotonic())
             self._rows.opened(remote, identity)
 
     def _closed(self, remote: Remote, reason: CloseReason) -> None:
         log.info("session %d closed: %s", remote.session_id, reason.value)
-        self._rows.closed(remote, reason.value)
+        self._rows.closed(remote, "lost" if reason is CloseReason.TIMED_OUT else reason.value)
+        client_id = self._client_of.pop(remote.session_id, None)
+        if client_id is not None:
+            self._presence.heard(client_id, at=remote.last_heard)
+            # A revoked client must not start anything by going; nor one that said goodbye (RFC 9132, section 4.7).
+            in_good_order = reason in (CloseReason.PEER_CLOSED, CloseReason.REVOKED, CloseReason.CUT)
+            self._presence.closed(client_id, in_good_order=in_good_order)
 
     # -- what changed
 
@@ -113,16 +127,45 @@ class SignalWorker:
         if await database_sync_to_async(self._book.refresh)(changes):
             self._cut_revoked()
         ids = {object_id for topic, object_id in changes if topic == Change.Topic.MITIGATION}
-        if ids and len(self._observers):
-            for client_id, cuid, mid in await database_sync_to_async(_keys_of)(ids):
-                self._observers.wake(client_id, cuid, mid)
+        if ids and (len(self._statuses) or len(self._observers)):
+            for key in await database_sync_to_async(_keys_of)(ids):
+                self._statuses.forget(*key)
+                self._observers.wake(*key)
 
     def _cut_revoked(self) -> None:
         assert self._listeners is not None
         self._credentials.reload()
-        cut = self._listeners.cut_where(lambda remote: self._book.refuses(remote.identity.sha256), CloseReason.REVOKED)
+        cut = self._listeners.cut_where(
+            lambda remote: self._book.refuses(remote.identity.sha256), CloseReason.REVOKED, alert=Alert.ACCESS_DENIED
+        )
         if cut:
             log.warning("%d sessions cut: their credentials were revoked", cut)
+
+    # -- who is still there
+
+    async def _losses(self) -> None:
+        """Once a second: what a client that fell silent asked to be started then."""
+        assert self._listeners is not None
+        while True:
+            await asyncio.sleep(1)
+            for remote in self._listeners.sessions():
+                client_id = self._client_of.get(remote.session_id)
+                if client_id is not None:
+                    self._presence.heard(client_id, at=remote.last_heard)
+            loss = self._presence.lost(now=time.monotonic())
+            self._cut_silent()
+            if loss.is_mass:
+                log.error("%d clients fell silent at once: nothing is started; is it our own line?", len(loss.clients))
+                continue
+            for client_id in loss.clients:
+                started = await database_sync_to_async(mitigations.session_lost)(client_id, now=clock.now())
+                log.warning("client %d fell silent; %d preconfigured mitigations started", client_id, started)
+
+    def _cut_silent(self) -> None:
+        """Sessions that nothing came over for the whole span are no more (RFC 9132, section 4.7)."""
+        assert self._listeners is not None
+        limit = time.monotonic() - settings.DOTS_SESSION_LOSS_AFTER
+        self._listeners.cut_where(lambda remote: remote.last_heard < limit, CloseReason.TIMED_OUT)
 
     # -- heartbeats (RFC 9132, section 4.7)
 
@@ -133,6 +176,7 @@ class SignalWorker:
             for remote in list(self._listeners.sessions()):
                 self._beat(remote)
                 await asyncio.sleep(0)
+            await self._rows.note_heard(self._listeners.sessions())
 
     def _beat(self, remote: Remote) -> None:
         loop = asyncio.get_running_loop()
@@ -154,58 +198,6 @@ async def _forget(response: asyncio.Future[Message]) -> None:
     """Any answer shows that the peer lives, and the transport has noted it; none by the next interval is noted too."""
     with contextlib.suppress(aiocoap.error.Error, TimeoutError, OSError):
         await asyncio.wait_for(response, HEARTBEAT_INTERVAL)
-
-
-class SessionRows:
-    """Rows of live sessions, written behind the loop's back: a handshake never waits for the database."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[tuple[str, Remote, object]] = asyncio.Queue()
-        self._row_of: dict[int, int] = {}
-
-    async def start(self) -> None:
-        await database_sync_to_async(sessions.close_all_of)(worker_name(), reason="worker restarted", now=clock.now())
-
-    def opened(self, remote: Remote, identity: Identity) -> None:
-        self._queue.put_nowait(("opened", remote, identity))
-
-    def closed(self, remote: Remote, reason: str) -> None:
-        self._queue.put_nowait(("closed", remote, reason))
-
-    async def run(self) -> None:
-        while True:
-            what, remote, detail = await self._queue.get()
-            try:
-                if isinstance(detail, Identity):
-                    self._row_of[remote.session_id] = await database_sync_to_async(self._open)(remote, detail)
-                elif (row := self._row_of.pop(remote.session_id, None)) is not None:
-                    await database_sync_to_async(self._close)(row, str(detail))
-            except Exception:
-                log.exception("session %s was not noted as %s", remote.session_id, what)
-
-    async def close_all(self, reason: str) -> None:
-        self._row_of.clear()
-        await database_sync_to_async(sessions.close_all_of)(worker_name(), reason=reason, now=clock.now())
-
-    @staticmethod
-    def _open(remote: Remote, identity: Identity) -> int:
-        peer = f"[{remote.peer[0]}]:{remote.peer[1]}" if ":" in remote.peer[0] else f"{remote.peer[0]}:{remote.peer[1]}"
-        opened = sessions.Opened(
-            client_id=identity.client_id,
-            credential_id=identity.credential_id,
-            worker=worker_name(),
-            transport=remote.transport,
-            peer=peer,
-            version=remote.version,
-            cipher=remote.cipher,
-            resumed=remote.resumed,
-        )
-        return sessions.open_session(opened, now=clock.now())
-
-    @staticmethod
-    def _close(row: int, reason: str) -> None:
-        now = clock.now()
-        sessions.close_session(row, reason=reason, last_heard_at=now, now=now)
 
 
 def _credentials(home: Home) -> Credentials:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import warnings
 
 import uvicorn
 from django.conf import settings
@@ -19,6 +20,8 @@ from mitigation.runtime.hints import Hints
 async def run(stop: asyncio.Event) -> None:
     """Serve until `stop`."""
     connections.close_after_each_job()
+    # WhiteNoise hands Django a file to iterate over; small files from our own disk may be read in one go.
+    warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     cursor = Cursor(hub.changed)
     await cursor.start()
     hints = Hints(f"dots-web.{os.getpid()}", cursor.hint)

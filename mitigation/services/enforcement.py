@@ -26,8 +26,10 @@ log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 
 
-def reconcile(point_id: int, driver: Driver, *, holder: str, clock: Clock) -> bool:
+def reconcile(point_id: int, driver: Driver, *, holder: str, clock: Clock, thorough: bool = False) -> bool:
     """Make the point hold what the rows want; whether this process did the work (another may hold the lease).
+
+    `thorough`, as at the start of a process, also repairs what the driver does not list: foreign or leftover parts.
 
     Idempotent. Equipment is talked to outside transactions. A point that does not do as told is a result: its
     mitigations say so, and the next look tries again.
@@ -38,7 +40,7 @@ def reconcile(point_id: int, driver: Driver, *, holder: str, clock: Clock) -> bo
     seen = point.wanted
     projection = project_mitigations(now=clock())
     if point.enforces:
-        installed, problem = _bring_about(point, driver, projection, holder=holder, clock=clock)
+        installed, problem = _bring_about(point, driver, projection, holder=holder, clock=clock, thorough=thorough)
     else:
         installed, problem = {}, "dry run: no traffic is touched"
     now = clock()
@@ -67,19 +69,21 @@ def release(point_id: int, *, holder: str) -> None:
 
 
 def _bring_about(
-    point: EnforcementPoint, driver: Driver, projection: Projection, *, holder: str, clock: Clock
+    point: EnforcementPoint, driver: Driver, projection: Projection, *, holder: str, clock: Clock, thorough: bool
 ) -> tuple[dict[str, Installed], str]:
     """Apply the difference; returns what was read back, and the problem in a sentence if there is one."""
     try:
         before = driver.installed()
         add, remove = _difference(projection.wanted, before, now=clock())
-        if not add and not remove:
+        if not add and not remove and not thorough:
             return before, ""
         if not lease(point.pk, holder=holder, now=clock()):
             return before, "another process took this point over"
         driver.apply(add, remove)
         if remove:
             count(point.pk, driver, clock=clock)  # the last totals of what went, while its rows are still there
+        if thorough:
+            driver.resync(_desired(projection.wanted.values(), now=clock()))
         return driver.installed(), ""
     except DriverError as error:
         log.error("point %s: %s", point.name, error)
@@ -89,12 +93,12 @@ def _bring_about(
 def _difference(
     wanted: Mapping[str, Wanted], installed: Mapping[str, Installed], *, now: datetime
 ) -> tuple[list[Desired], set[str]]:
-    add = [
-        Desired(one.rule, max(1, round((one.deadline - now).total_seconds())))
-        for key, one in wanted.items()
-        if key not in installed or _deadline_is_off(one, installed[key], now)
-    ]
-    return add, installed.keys() - wanted.keys()
+    missing = [one for key, one in wanted.items() if key not in installed or _deadline_is_off(one, installed[key], now)]
+    return _desired(missing, now=now), installed.keys() - wanted.keys()
+
+
+def _desired(wanted: Iterable[Wanted], *, now: datetime) -> list[Desired]:
+    return [Desired(one.rule, max(1, round((one.deadline - now).total_seconds()))) for one in wanted]
 
 
 def _deadline_is_off(wanted: Wanted, installed: Installed, now: datetime) -> bool:

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mitigation.exceptions import DotsError, MalformedRequest, NotFound, ScopeConflict, Unauthorized, Unavailable
+from mitigation.exceptions import (
+    DotsError,
+    Ignored,
+    MalformedRequest,
+    NotFound,
+    PreconditionFailed,
+    ScopeConflict,
+    Unauthorized,
+    Unavailable,
+)
 from mitigation.models import (
     Change,
     Client,
@@ -31,10 +40,12 @@ MAXIMUM_CUIDS = 64  # of one client; ever new ones are a fault or an attack (RFC
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A decoded PUT of an authenticated client."""
+    """A decoded PUT of an authenticated client, with its conditions (RFC 7252, section 5.10.8)."""
 
     client_id: int
     request: MitigationRequest
+    if_match: bool = False
+    if_none_match: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,14 @@ def submit_many(submissions: Sequence[Submission], *, now: datetime) -> list[Out
     return outcomes
 
 
+def _check_absent(submission: Submission) -> None:
+    """What a PUT on an unknown mid may not be: an efficacy update (section 4.4.3)."""
+    if submission.if_match:
+        raise Ignored("there is no such mitigation to update")
+    if submission.request.attack_status is not None:
+        raise MalformedRequest("attack-status belongs to an existing mitigation, and this mid is not known")
+
+
 def _key(submission: Submission) -> tuple[int, str, int]:
     return submission.client_id, submission.request.cuid, submission.request.mid
 
@@ -120,20 +139,28 @@ class _Batch:
 
     def decide(self, submission: Submission) -> Outcome:
         try:
-            return self._decide(submission.client_id, submission.request)
+            return self._decide(submission)
         except DotsError as refusal:
             return Refused(refusal)
 
-    def _decide(self, client_id: int, request: MitigationRequest) -> Granted:
-        client = self._clients.get(client_id)
+    def _decide(self, submission: Submission) -> Granted:
+        request = submission.request
+        client = self._clients.get(submission.client_id)
         if client is None or not client.enabled:
             raise Unauthorized("this client may not use the service")
         self._check_cuid(client, request.cuid)
         self._check_scope(client, request.scope)
-        existing = self._live.get((client.pk, request.cuid, request.mid))
-        if existing is not None:
-            return self._refresh(existing, request)
-        return self._create(client, request)
+        existing = self._live.get(_key(submission))
+        if existing is None:
+            _check_absent(submission)
+            return self._create(client, request)
+        if submission.if_none_match:
+            raise PreconditionFailed(f"mid {request.mid} exists already")
+        if submission.if_match and existing.is_ending:
+            raise Ignored("this mitigation is ending: an efficacy update that comes late does not renew it")
+        if submission.if_match and request.attack_status is None:
+            raise MalformedRequest("an efficacy update (If-Match) needs attack-status")
+        return self._refresh(existing, request)
 
     def _check_cuid(self, client: Client, cuid: str) -> None:
         owner = self._owner_of_cuid.get(cuid)
@@ -166,26 +193,30 @@ class _Batch:
                 f"mid {request.mid} exists with other parameters; a refresh repeats all of them but lifetime,"
                 " another scope needs a new, higher mid"
             )
-        if Status(mitigation.status) in (Status.TERMINATING, Status.WITHDRAWN):
+        if mitigation.is_ending:
             record(mitigation, Happening.CLIENT_RENEWED, unit=self._unit, actor=_actor(mitigation.client))
             self._unit.rules_are_stale()
-        lifetime = self._grant(self._domains[mitigation.domain_id], request.lifetime)
+        fields = ["lifetime", "refreshed_at", "expires_at", "ends_at"]
+        asked = request.lifetime if request.lifetime is not None else mitigation.remaining(self._now) or 1
+        lifetime = self._grant(self._domains[mitigation.domain_id], asked)
         _start_lifetime(mitigation, lifetime, self._now)
+        after: dict[str, object] = {"lifetime": lifetime}
+        if request.attack_status is not None:
+            mitigation.attack_status, mitigation.attack_status_at = request.attack_status, self._now
+            fields += ["attack_status", "attack_status_at"]
+            after["attack-status"] = request.attack_status
         if mitigation.pk is not None:
-            self._unit.save(mitigation, "lifetime", "refreshed_at", "expires_at", "ends_at")
-        self._audit("refresh", mitigation, after={"lifetime": lifetime})
+            self._unit.save(mitigation, *fields)
+        self._audit("efficacy" if "attack-status" in after else "refresh", mitigation, after=after)
         return Granted(request.mid, lifetime, created=False)
 
     # ...new request
 
     def _create(self, client: Client, request: MitigationRequest) -> Granted:
-        if not request.trigger_mitigation:
-            raise MalformedRequest(
-                "trigger-mitigation false is not supported by this server yet; ask when the attack is there"
-            )
         domain = self._domains[client.domain_id]
         overlapped = self._neighbours.overlapping(client, request)
-        higher = [other for other in overlapped.own if other.mid > request.mid]
+        same = [other for other in overlapped.own if other.trigger_mitigation == request.trigger_mitigation]
+        higher = [other for other in same if other.mid > request.mid]
         if higher:
             winner = max(higher, key=lambda other: other.mid)
             raise ScopeConflict(
@@ -196,12 +227,15 @@ class _Batch:
                     scope=Scope(target_prefix=overlapped.common),
                 ),
             )
-        self._check_quota(domain, replaced=len(overlapped.own))
+        self._check_quota(domain, replaced=len(same))
         self._register_cuid(client, request.cuid)
+        assert request.lifetime is not None  # the decoder lets it be left out beside attack-status only
         lifetime = self._grant(domain, request.lifetime)
         mitigation = self._row(client, request, lifetime)
-        for other in overlapped.own:
+        for other in same:
             self._override(other, by=request.mid)
+        if request.trigger_mitigation:
+            self._preempt([other for other in overlapped.own if other not in same], by=request.mid)
         self._new.append((mitigation, request.scope))
         self._live[(client.pk, request.cuid, request.mid)] = mitigation
         self._neighbours.add(mitigation, request.scope)
@@ -222,13 +256,17 @@ class _Batch:
             playbook=domain.playbook,
             requested_at=self._now,
             approved_at=self._now,  # by policy: inside the domain's own prefixes
-            mitigation_start=self._now,
         )
-        # A dry run never says "in progress": nothing is being set up.
-        mitigation.status = Status.IN_PROGRESS if self._enforces else Status.EXCEEDED
-        mitigation.status_reason = "" if self._enforces else "dry run: no traffic is touched"
+        mitigation.status, mitigation.status_reason = self._first_status(request)
+        mitigation.mitigation_start = self._now if request.trigger_mitigation else None
         _start_lifetime(mitigation, lifetime, self._now)
         return mitigation
+
+    def _first_status(self, request: MitigationRequest) -> tuple[Status, str]:
+        """Armed until the session is lost, or in progress; a dry run sets nothing up and never says so."""
+        if not request.trigger_mitigation:
+            return Status.SIGNAL_LOSS, ""
+        return (Status.IN_PROGRESS, "") if self._enforces else (Status.EXCEEDED, "dry run: no traffic is touched")
 
     def _override(self, other: Mitigation, *, by: int) -> None:
         self._live.pop((other.client_id, other.cuid, other.mid), None)
@@ -237,6 +275,20 @@ class _Batch:
             self._new = [(row, scope) for row, scope in self._new if row is not other]
             return
         record(other, Happening.OVERRIDDEN, unit=self._unit, actor=_actor(other.client), reason=f"replaced by mid {by}")
+
+    def _preempt(self, preconfigured: list[Mitigation], *, by: int) -> None:
+        """A preconfigured request that a lost session started gives way to an immediate one, and is armed again."""
+        for other in preconfigured:
+            if other.pk is not None and other.is_active:
+                other.rearms = True
+                self._unit.save(other, "rearms")
+                record(
+                    other,
+                    Happening.PREEMPTED,
+                    unit=self._unit,
+                    actor=_actor(other.client),
+                    reason=f"the immediate request {by} overlaps",
+                )
 
     def _check_quota(self, domain: Domain, *, replaced: int) -> None:
         if domain.pk not in self._count:
@@ -453,9 +505,53 @@ def expire(*, now: datetime, limit: int = 1000) -> int:
         locks.domains_of_mitigations(ids)
         due = list(Mitigation.objects.due(now).filter(pk__in=ids).order_by("pk"))
         for mitigation in due:
-            happening = Happening.GRACE_ELAPSED if mitigation.is_ending else Happening.LIFETIME_ENDED
-            record(mitigation, happening, unit=unit, actor="server")
+            record(mitigation, _what_time_brings(mitigation, now), unit=unit, actor="server")
     return len(due)
+
+
+def _what_time_brings(mitigation: Mitigation, now: datetime) -> Happening:
+    if not mitigation.is_ending:
+        return Happening.LIFETIME_ENDED
+    if mitigation.rearms and _lasts_beyond(mitigation, now):
+        return Happening.REARMED
+    return Happening.GRACE_ELAPSED
+
+
+def _lasts_beyond(mitigation: Mitigation, now: datetime) -> bool:
+    until = _end_of_lifetime(mitigation)
+    return until is None or until > now
+
+
+def _end_of_lifetime(mitigation: Mitigation) -> datetime | None:
+    if mitigation.lifetime == INDEFINITE_LIFETIME:
+        return None
+    return mitigation.refreshed_at + timedelta(seconds=mitigation.lifetime)
+
+
+def session_lost(client_id: int, *, now: datetime) -> int:
+    """Start what this client asked to be started when it can no longer ask; returns how many that were.
+
+    Its immediate requests that overlap give way: the loss itself is the request for the wider protection
+    (RFC 9132, sections 4.4.1.3 and 4.7). Saying it twice starts nothing twice.
+    """
+    with unit_of_work(now) as unit:
+        locks.domains_of_clients([client_id])
+        live = list(Mitigation.objects.live().filter(client_id=client_id).select_related("client"))
+        armed = [one for one in live if Status(one.status) is Status.SIGNAL_LOSS]
+        for mitigation in armed:
+            mitigation.mitigation_start = now
+            unit.save(mitigation, "mitigation_start")
+            record(mitigation, Happening.SESSION_LOST, unit=unit, actor="server", reason="the session was lost")
+        for other in live:
+            if other.trigger_mitigation and other.is_active and any(_share_an_address(other, one) for one in armed):
+                reason = "the session was lost, and a preconfigured request takes over"
+                record(other, Happening.PREEMPTED, unit=unit, actor="server", reason=reason)
+    return len(armed)
+
+
+def _share_an_address(one: Mitigation, other: Mitigation) -> bool:
+    theirs = set(Scope.from_json(other.scope).target_prefix)
+    return any(_overlaps_any(prefix, theirs) for prefix in Scope.from_json(one.scope).target_prefix)
 
 
 # -- history ----------------------------------------------------------------------------------------------------------
@@ -498,6 +594,11 @@ def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetim
         mitigation.ends_at = mitigation.expires_at = None
         Target.objects.filter(mitigation=mitigation).delete()
         return {"ended_at", "ends_at", "expires_at"}
+    if new is Status.SIGNAL_LOSS:
+        mitigation.ends_at = mitigation.mitigation_start = None
+        mitigation.expires_at = _end_of_lifetime(mitigation)
+        mitigation.rearms = False
+        return {"ends_at", "mitigation_start", "expires_at", "rearms"}
     if old in (Status.TERMINATING, Status.WITHDRAWN):
         mitigation.ends_at = None
         return {"ends_at"}

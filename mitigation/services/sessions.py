@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,6 +43,18 @@ def open_session(opened: Opened, *, now: datetime) -> int:
     return row.pk
 
 
+def note_heard(heard: Mapping[int, datetime], *, now: datetime) -> None:
+    """When each of these rows' sessions was last heard from."""
+    if not heard:
+        return
+    with unit_of_work(now) as unit:
+        rows = list(Session.objects.live().filter(pk__in=heard))
+        for row in rows:
+            row.last_heard_at = heard[row.pk]
+            unit.tell(Change.Topic.SESSION, row.pk)
+        Session.objects.bulk_update(rows, ["last_heard_at"], batch_size=500)
+
+
 def close_session(session_id: int, *, reason: str, last_heard_at: datetime, now: datetime) -> None:
     """The session is gone. Closing twice changes nothing."""
     with unit_of_work(now) as unit:
@@ -53,11 +66,11 @@ def close_session(session_id: int, *, reason: str, last_heard_at: datetime, now:
             unit.tell(Change.Topic.SESSION, session_id)
 
 
-def close_all_of(worker: str, *, reason: str, now: datetime) -> int:
-    """Close the rows that an earlier life of this worker left open; returns how many."""
+def close_all_of(worker: str, *, reason: str, now: datetime) -> list[int]:
+    """Close the rows that this worker left open; returns the clients they were of."""
     with unit_of_work(now) as unit:
-        left = list(Session.objects.live().filter(worker=worker).values_list("pk", flat=True))
+        left = dict(Session.objects.live().filter(worker=worker).values_list("pk", "client_id"))
         Session.objects.filter(pk__in=left).update(closed_at=now, close_reason=reason)
         for session_id in left:
             unit.tell(Change.Topic.SESSION, session_id)
-    return len(left)
+    return sorted(set(left.values()))

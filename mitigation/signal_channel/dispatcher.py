@@ -14,7 +14,7 @@ from aiocoap import Code, Message
 from aiocoap.numbers.types import CON, NON
 from aiocoap.pipe import Pipe
 
-from mitigation.exceptions import BadOption, DotsError, NotFound, Unauthorized
+from mitigation.exceptions import BadOption, DotsError, Ignored, NotFound, Unauthorized
 from mitigation.protocol import paths
 from mitigation.signal_channel import errors, options
 from mitigation.signal_channel.book import Identity
@@ -24,17 +24,13 @@ log = logging.getLogger(__name__)
 SUPPRESS_ANY = 26  # No-Response for all classes (RFC 7967): the stack lets go of the request and sends nothing
 
 
-class Silence(Exception):
-    """The protocol wants no answer at all."""
-
-
 class Resource(Protocol):
     """Something under /.well-known/dots."""
 
     needs_identity: bool
 
     async def render(self, request: Message, identity: Identity | None, pipe: Pipe) -> Message | None:
-        """The answer; None when the resource has sent it by the pipe itself. Raises DotsError or Silence."""
+        """The answer; None when the resource has sent it by the pipe itself. Raises DotsError."""
 
 
 class Dispatcher:
@@ -48,7 +44,7 @@ class Dispatcher:
         request = pipe.request
         try:
             answer = await self._answer(request, pipe)
-        except Silence:
+        except Ignored:
             answer = _nothing()
         except BadOption as refusal:
             # RFC 7252, section 5.4.1: a NON with an unknown critical option is rejected without an answer.

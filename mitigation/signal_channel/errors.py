@@ -17,6 +17,7 @@ CODES: dict[type[exceptions.DotsError], Code] = {
     exceptions.NotAcceptable: Code.NOT_ACCEPTABLE,
     exceptions.ScopeConflict: Code.CONFLICT,
     exceptions.PreconditionFailed: Code.PRECONDITION_FAILED,
+    exceptions.IncompleteBody: Code.REQUEST_ENTITY_INCOMPLETE,
     exceptions.TooLarge: Code.REQUEST_ENTITY_TOO_LARGE,
     exceptions.UnsupportedContentFormat: Code.UNSUPPORTED_CONTENT_FORMAT,
     exceptions.Unavailable: Code.SERVICE_UNAVAILABLE,

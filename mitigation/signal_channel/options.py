@@ -26,10 +26,13 @@ _KNOWN_CRITICAL = frozenset(
         OptionNumber.URI_QUERY,
         OptionNumber.ACCEPT,
         OptionNumber.BLOCK2,
+        OptionNumber.BLOCK1,
     }
 )
 _PROXY = frozenset({OptionNumber.PROXY_URI, OptionNumber.PROXY_SCHEME})
-_ONCE = frozenset({OptionNumber.URI_HOST, OptionNumber.URI_PORT, OptionNumber.ACCEPT, OptionNumber.BLOCK2})
+_ONCE = frozenset(
+    {OptionNumber.URI_HOST, OptionNumber.URI_PORT, OptionNumber.ACCEPT, OptionNumber.BLOCK2, OptionNumber.BLOCK1}
+)
 
 # Seven exponents of block size are defined; the eighth is reserved over UDP (RFC 7959, section 2.2).
 LARGEST_BLOCK_EXPONENT = 6
@@ -47,9 +50,9 @@ def check(request: Message) -> None:
         if number in _ONCE and number in seen:
             raise BadOption(f"option {int(number)} is given twice")
         seen.add(number)
-    block = request.opt.block2
-    if block is not None and block.size_exponent > LARGEST_BLOCK_EXPONENT:
-        raise MalformedRequest("Block2 has the reserved size exponent 7")
+    for name, block in (("Block2", request.opt.block2), ("Block1", request.opt.block1)):
+        if block is not None and block.size_exponent > LARGEST_BLOCK_EXPONENT:
+            raise MalformedRequest(f"{name} has the reserved size exponent 7")
 
 
 def check_content_format(request: Message) -> None:

@@ -6,27 +6,28 @@ from datetime import datetime
 
 from mitigation.models import Mitigation
 from mitigation.protocol import messages
-from mitigation.protocol.messages import MitigationReport
+from mitigation.protocol.messages import Content, MitigationReport
 from mitigation.protocol.scope import Scope
 from mitigation.protocol.status import ACTIVE, Status
 
 
-def one(client_id: int, cuid: str, mid: int) -> Mitigation | None:
-    return Mitigation.objects.live().filter(client_id=client_id, cuid=cuid, mid=mid).first()
+def live(key: tuple[int, str, int | None]) -> list[Mitigation]:
+    """Those under (client, cuid, mid), or all of the cuid for mid None, in the order of their mids."""
+    client_id, cuid, mid = key
+    found = Mitigation.objects.live().filter(client_id=client_id, cuid=cuid)
+    return list(found.order_by("mid") if mid is None else found.filter(mid=mid))
 
 
-def ended(client_id: int, cuid: str, mid: int) -> Mitigation | None:
-    """The newest one of that mid that is over: its last status is still owed to observers."""
+def ended(client_id: int, cuid: str, mid: int | None) -> list[Mitigation]:
+    """The newest one of that mid that is over: its last status is still owed to observers. Empty for the list."""
+    if mid is None:
+        return []
     over = Mitigation.objects.filter(client_id=client_id, cuid=cuid, mid=mid, ended_at__isnull=False)
-    return over.order_by("-pk").first()
+    return list(over.order_by("-pk")[:1])
 
 
-def all_of(client_id: int, cuid: str) -> list[Mitigation]:
-    return list(Mitigation.objects.live().filter(client_id=client_id, cuid=cuid).order_by("mid"))
-
-
-def encode(mitigations: list[Mitigation], *, now: datetime) -> bytes:
-    return messages.encode_reports(report(mitigation, now=now) for mitigation in mitigations)
+def encode(mitigations: list[Mitigation], *, now: datetime, content: Content = Content.ALL) -> bytes:
+    return messages.encode_reports((report(mitigation, now=now) for mitigation in mitigations), content)
 
 
 def report(mitigation: Mitigation, *, now: datetime) -> MitigationReport:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 
 from aiocoap import Code, Message
 from aiocoap.optiontypes import BlockOption
@@ -51,3 +54,52 @@ def _put_block(message: Message, payload: bytes, asked: BlockOption.BlockwiseTup
         raise MalformedRequest(f"block {number} lies past the end of {len(payload)} octets")
     message.payload = payload[start : start + size]
     message.opt.block2 = (number, start + size < len(payload), exponent)
+
+
+_Key = tuple[int, tuple[str, ...], tuple[str, ...]]  # session, path, query
+
+KEPT = 223.0  # seconds: EXCHANGE_LIFETIME with the parameters of RFC 9132
+MAXIMUM_KEPT = 1_024
+
+
+class Snapshots:
+    """Bodies that are being fetched block by block, as they were when the first block was.
+
+    A status counts its lifetime down every second, so a body of a hundred small blocks would change under its reader
+    for ever, each time with a new ETag.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._kept: OrderedDict[_Key, tuple[float, bytes]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, request: Message) -> bytes | None:
+        """The body that a request for a later block goes on with; None for a first block, or when it was forgotten."""
+        if request.opt.block2 is None or request.opt.block2.block_number == 0:
+            return None
+        self._forget_old()
+        found = self._kept.get(_key(request))
+        return found[1] if found else None
+
+    def keep(self, request: Message, answer: Message, payload: bytes) -> None:
+        """Remember what `answer` is the first block of; an answer that is whole needs no memory."""
+        if answer.opt.block2 is None or not answer.opt.block2.more or answer.opt.block2.block_number:
+            return
+        self._kept.pop(_key(request), None)
+        self._forget_old()
+        self._kept[_key(request)] = (self._monotonic(), payload)
+
+    def _forget_old(self) -> None:
+        limit = self._monotonic() - KEPT
+        while self._kept:
+            key, (at, _) = next(iter(self._kept.items()))
+            if at > limit and len(self._kept) < MAXIMUM_KEPT:
+                return
+            del self._kept[key]
+
+
+def _key(request: Message) -> _Key:
+    return request.remote.session_id, tuple(request.opt.uri_path), tuple(request.opt.uri_query)

@@ -62,7 +62,8 @@ def look(name: str) -> None:
 
 
 def _reconcile(point: EnforcementPoint) -> None:
-    if enforcement.reconcile(point.pk, _driver(point), holder=_holder, clock=_now):
+    first = point.pk not in _last_full
+    if enforcement.reconcile(point.pk, _driver(point), holder=_holder, clock=_now, thorough=first and point.enforces):
         _last_full[point.pk] = time.monotonic()
         if point.counts:
             _count(point)
@@ -73,7 +74,7 @@ def _count(point: EnforcementPoint) -> None:
         enforcement.count(point.pk, _driver(point), clock=_now)
     except DriverError as error:
         log.warning("point %s: counters cannot be read: %s", point.name, error)
-        _last_full.pop(point.pk, None)  # look closely, soon
+        _last_full[point.pk] = 0.0  # look closely, soon
 
 
 def _driver(point: EnforcementPoint) -> Driver:

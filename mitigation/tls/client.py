@@ -91,7 +91,7 @@ async def _open_datagram(
     try:
         sock.connect(address)
         client = DatagramClient(datagram_interface(context), credentials, callbacks, sock, name=name, ticket=ticket)
-    except (OSError, EngineError) as error:
+    except (OSError, EngineError, UnicodeError) as error:  # the last for a name that is no host name
         sock.close()
         raise NoConnection(f"{address[0]} cannot be reached: {error}") from None
     return await client.open()
@@ -117,7 +117,7 @@ async def _open_stream(
         _, protocol = await loop.create_connection(
             lambda: TlsClientProtocol(interface, callbacks, connection), sock=sock
         )
-    except (OSError, EngineError) as error:
+    except (OSError, EngineError, UnicodeError) as error:  # the last for a name that is no host name
         sock.close()
         raise NoConnection(f"{address[0]} cannot be reached: {error}") from None
     except BaseException:

@@ -127,7 +127,10 @@ class DatagramConnection(Connection):
             self._outgoing[-2:] = [self._outgoing[-2] + self._outgoing[-1]]
 
     def pause_repeating(self, now: float) -> None:
-        """Somebody, perhaps the peer, says hello on the same path: hold our last flight back for a moment."""
+        """Somebody, perhaps the peer, says another hello on the same path: hold repeats back that nobody asked for.
+
+        A client that began anew would take them for answers to its own hello, and fail.
+        """
         self._quiet_until = now + self.QUIET
 
     def stop_repeating(self) -> None:
@@ -140,7 +143,8 @@ class DatagramConnection(Connection):
             return None
         if self.established:
             return max(self._completed_at + self.REPEATS[self._repeat], self._quiet_until) if self._final else None
-        due = min(self.opened_at + self.HALF_OPEN_LIMIT, self._now + max(0.02, self._session.retransmission_due))
+        due = max(self._now + max(0.02, self._session.retransmission_due), self._quiet_until)
+        due = min(due, self.opened_at + self.HALF_OPEN_LIMIT)
         if not self._server:
             due = min(due, self._flight_at + self.LONGEST_BACK_OFF)
         return min(due, self._suspicion[0]) if self._suspicion else due
@@ -154,6 +158,8 @@ class DatagramConnection(Connection):
             self._repeat_final_flight(now)
         elif now - self.opened_at >= self.HALF_OPEN_LIMIT:
             self._fail(CloseReason.TIMED_OUT, "the handshake took too long")
+        elif now < self._quiet_until:
+            return
         elif self._suspicion is not None and now >= self._suspicion[0]:
             alert = alert_name(self._suspicion[1])
             self._fail(CloseReason.ERROR, f"the peer sent a fatal alert: {alert}", alert)

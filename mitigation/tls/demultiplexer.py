@@ -179,10 +179,11 @@ class Demultiplexer:
     def _receive_new_hello(self, hello: bytes, path: Path, random: bytes, now: float) -> None:
         proof, reply = verify_cookie(self.credentials, path.cookie_bytes(), hello)
         live = self._live.get(path)
+        for other in (live, self._half_open.get(path)):
+            if other is not None:
+                other.connection.pause_repeating(now)
         if proof is None:
             self.statistics["hellos without cookie"] += 1
-            if live is not None:
-                live.connection.pause_repeating(now)
             if reply is not None and len(reply) <= len(hello):
                 self._listener.transmit(path, reply)
             return

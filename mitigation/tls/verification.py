@@ -101,7 +101,7 @@ def _check_leaf(leaf: bytes, *, server: bool, name: str | None, require_key_usag
     """What libgnutls lets pass: a missing extended key usage, and a common name in place of a subjectAltName."""
     try:
         extensions = x509.load_der_x509_certificate(leaf).extensions
-    except ValueError:
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return Refusal("it cannot be parsed", Alert.BAD_CERTIFICATE)
     if require_key_usage and not _has_usage(extensions, server=server):
         return Refusal(f"it lacks the {'clientAuth' if server else 'serverAuth'} usage", Alert.BAD_CERTIFICATE)

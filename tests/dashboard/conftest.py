@@ -6,11 +6,11 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime
 
 import pytest
 import uvicorn
+from dashboard_browser import NAME, PASSWORD, Served
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.db import connection
@@ -18,10 +18,6 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test import Client
 from django.utils import timezone
-
-from mitigation.dashboard.live import hub
-
-NAME, PASSWORD = "noc-desk-2", "a long enough password"
 
 
 @pytest.fixture
@@ -40,18 +36,6 @@ def browser_client(operator: User) -> Client:
     client = Client(enforce_csrf_checks=True)
     client.force_login(operator)
     return client
-
-
-@dataclass
-class Served:
-    """The dashboard on a real socket, with its own event loop in a thread."""
-
-    url: str
-    loop: asyncio.AbstractEventLoop
-
-    def changed(self, *changes: tuple[str, int]) -> None:
-        """What the web process does when the change cursor moves."""
-        asyncio.run_coroutine_threadsafe(hub.changed(changes), self.loop).result(timeout=5)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
+from mitigation.dashboard.live import hub
+
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
     "--no-sandbox",
@@ -27,6 +30,21 @@ ARGUMENTS = [
 ]
 DESK = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
+
+
+NAME, PASSWORD = "noc-desk-2", "a long enough password"
+
+
+@dataclass
+class Served:
+    """The dashboard on a real socket, with its own event loop in a thread."""
+
+    url: str
+    loop: asyncio.AbstractEventLoop
+
+    def changed(self, *changes: tuple[str, int]) -> None:
+        """What the web process does when the change cursor moves."""
+        asyncio.run_coroutine_threadsafe(hub.changed(changes), self.loop).result(timeout=5)
 
 
 @dataclass

@@ -12,8 +12,7 @@ import dashboard_cast as cast
 import dashboard_scenes as scenes
 import pytest
 from axe_core_python.sync_playwright import Axe
-from conftest import NAME, PASSWORD, Served
-from dashboard_browser import CHROMIUM, DESK, PHONE, Looked, chromium, log_in
+from dashboard_browser import CHROMIUM, DESK, NAME, PASSWORD, PHONE, Looked, Served, chromium, log_in
 from django.contrib.auth.models import User
 from django.utils import timezone
 from playwright.sync_api import expect
@@ -377,6 +376,7 @@ def test_pages_read_without_scripts(attack: list[Mitigation], served: Served, op
 # -- every page, every theme, both widths -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "viewport"), [("desk", DESK), ("phone", PHONE)])
 @pytest.mark.parametrize("scene", [scenes.under_attack, scenes.quiet, scenes.dry_run, scenes.first_day])
 def test_pages_are_accessible_and_fit(

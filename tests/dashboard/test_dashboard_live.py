@@ -12,7 +12,7 @@ import dashboard_cast as cast
 import dashboard_scenes as scenes
 import pytest
 from asgiref.sync import sync_to_async
-from conftest import NAME
+from dashboard_browser import NAME
 from dashboard_socket import Socket
 from django.conf import settings
 from django.contrib.auth.models import User

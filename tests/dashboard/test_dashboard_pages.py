@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import dashboard_cast as cast
 import dashboard_scenes as scenes
 import pytest
-from conftest import NAME, PASSWORD
+from dashboard_browser import NAME, PASSWORD
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse

@@ -1,4 +1,4 @@
-"""The pictures in docs/img, taken from the product itself: DOTS_PICTURES=1 pytest tests/dashboard -k pictures."""
+"""The pictures in docs/img, taken from the product itself: PICTURES=1 pytest tests/dashboard -k pictures."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 import dashboard_cast
 import dashboard_scenes as scenes
 import pytest
-from conftest import Served
-from dashboard_browser import DESK, PHONE, Looked, chromium, log_in
+from dashboard_browser import DESK, PHONE, Looked, Served, chromium, log_in
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
@@ -19,10 +18,10 @@ from django.utils import timezone
 pytestmark = [
     pytest.mark.flow,
     pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("DOTS_PICTURES"), reason="pictures are taken on demand: DOTS_PICTURES=1"),
+    pytest.mark.skipif(not os.environ.get("PICTURES"), reason="pictures are taken on demand: PICTURES=1"),
 ]
-FOLDER = Path(os.environ.get("DOTS_PICTURES_IN") or settings.BASE_DIR / "docs" / "img")
-ALL = os.environ.get("DOTS_PICTURES") == "all"
+FOLDER = Path(os.environ.get("PICTURES_IN") or settings.BASE_DIR / "docs" / "img")
+ALL = os.environ.get("PICTURES") == "all"
 
 Scene = Callable[[datetime], object]
 SCENES: dict[str, tuple[Scene, tuple[tuple[str, str], ...]]] = {

@@ -122,6 +122,15 @@ def test_two_of_one_point_add_up(attacked: Mitigation, now: datetime) -> None:
     assert 14_000 < series.peak.dropped_bits <= 16_001
 
 
+def test_a_peak_never_sinks() -> None:
+    highest = traffic.Highest(size=2)
+
+    assert highest.of("a") is None
+    assert [highest.of("a", value) for value in (3.0, None, 5.0, 4.0)] == [3.0, 3.0, 5.0, 5.0]
+    assert [highest.of(key, 1.0) for key in ("b", "c")] == [1.0, 1.0]
+    assert highest.of("a", 2.0) == 2.0  # the oldest is forgotten first
+
+
 def test_a_sparkline_of_nothing_is_nothing(now: datetime) -> None:
     assert sparklines.draw(None) is None
     assert sparklines.draw(traffic.Series(100, 10, (None, None))) is None

@@ -364,3 +364,79 @@ def test_a_lifetime_ends_by_itself_to_the_second(product: Product, domain: Domai
 
     asked_at, ended_at = (datetime.fromisoformat(at[name]) for name in ("submitted", "lifetime-ended"))
     assert 3 <= (ended_at - asked_at).total_seconds() <= 5
+
+
+@pytest.mark.rows("SIG-AUT-001", "SIG-TLS-004")
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_an_expired_certificate_gets_no_session(
+    product: Product, domain: Domain, alice: Files, tmp_path: Any, transport: str
+) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    from mitigation.pki.authority import open_authority
+    from mitigation.pki.home import Home
+
+    issued = open_authority(Home(product.home)).issue_client("late", now=datetime.now(UTC) - timedelta(days=366))
+    (tmp_path / "cert.pem").write_bytes(issued.certificate_pem)
+    (tmp_path / "key.pem").write_bytes(issued.key_pem)
+    (tmp_path / "ca.pem").write_bytes(alice.ca.read_bytes())
+
+    refused = product.client(
+        Files("late", "", tmp_path), "mitigate", domain.host, "--patience", "5", transport=transport
+    )
+
+    assert refused.status == 3, refused.out
+    assert refused.json["error"]
+    assert product.client(alice, "status").json["code"] == "4.04", "the server goes on"
+
+
+@pytest.mark.rows(
+    "SIG-GET-005", "SIG-GET-006", "SIG-GET-009", "SIG-BLK-001", "SIG-BLK-002", "SIG-BLK-006", "SIG-BLK-007"
+)
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_long_bodies_go_in_blocks_both_ways_and_parts_can_be_asked_for(
+    product: Product, domain: Domain, alice: Files, transport: str
+) -> None:
+    peer = Libcoap(GNUTLS, alice, server="127.0.0.1", port=product.signal_port, transport=transport)
+    network = domain.host.rpartition(".")[0]
+    prefixes = [f"{network}.{n}/32" for n in range(200)]
+    path = f"/mitigate/cuid=blocks-{alice.name}/mid=1"
+
+    put = peer.ask("put", path, cbor2.dumps({1: {2: [{6: prefixes, 14: 600}]}}), extra=("-b", "512"))
+    assert put.code == "2.01", put.log
+
+    whole = peer.ask("get", path)
+    assert whole.body[1][2][0][6] == prefixes
+    small = peer.ask("get", path, extra=("-b", "32"), wait=20)
+    assert small.body[1][2][0][6] == prefixes
+    assert set(peer.ask("get", path + "?c=n").body[1][2][0]) <= {5, 14, 15, 16, 25, 26, 27, 28}
+    assert set(peer.ask("get", path + "?c=c").body[1][2][0]) == {5, 6, 14}
+    assert 16 in peer.ask("get", path + "?c=x&z=1").body[1][2][0]
+
+
+@pytest.mark.rows("SIG-LIF-008", "SIG-LIF-009", "SIG-LIF-013", "SIG-LIF-016")
+def test_a_network_that_falls_silent_is_protected_as_it_asked(tmp_path: Any) -> None:
+    import signal
+
+    from tests.harness.product import running
+
+    quick = {"DOTS_SESSION_LOSS_AFTER": "3", "DOTS_DRIVER": "dryrun"}
+    with running(environment=quick) as product:
+        domain = product.new_domain()
+        alice = product.new_client(domain, "alice")
+        peer = Libcoap(GNUTLS, alice, server="127.0.0.1", port=product.signal_port)
+        body = cbor2.dumps({1: {2: [{6: [f"{domain.host}/32"], 14: 600, 45: False}]}})
+        assert peer.ask("put", "/mitigate/cuid=c/mid=1", body).code == "2.01"
+
+        def happenings() -> list[str]:
+            (one,) = product.mitigations()
+            return [step["happening"] for step in product.mitigation(one["id"])["history"]]
+
+        # It said goodbye: it is away, not lost. Then a session that is cut off without a word.
+        assert peer.ask("get", "/mitigate/cuid=c/mid=1").body[1][2][0][16] == 8
+        watching = peer.observe("/mitigate/cuid=c/mid=1", seconds=60)
+        until(lambda: watching.codes, what="the session")
+        assert happenings() == ["submitted"]
+        watching._process.send_signal(signal.SIGKILL)
+        until(lambda: "session-lost" in happenings(), within=10, what="the loss")
+        watching.__exit__()

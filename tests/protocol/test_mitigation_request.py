@@ -190,3 +190,28 @@ def test_ancestor_keys_find_exactly_the_containing_prefixes(one: object, other: 
     )
 
     assert contains == covered_by(other, [one])
+
+
+@pytest.mark.rows("SIG-EFF-002", "SIG-EFF-008", "SIG-MIT-016")
+def test_attack_status_is_1_or_2_and_lets_lifetime_be_left_out() -> None:
+    updated = decode({6: ["198.51.100.7/32"], 29: 2})
+
+    assert (updated.attack_status, updated.lifetime) == (2, None)
+    assert updated.digest == decode(GOOD).digest
+    for bad in (0, 3):
+        with pytest.raises(MalformedRequest, match="attack-status"):
+            decode({**GOOD, 29: bad})
+
+
+@pytest.mark.rows("SIG-GET-005", "SIG-GET-008")
+def test_a_part_of_a_report_is_configuration_or_state() -> None:
+    report = messages.MitigationReport(
+        mid=1, status=2, lifetime=60, mitigation_start=5, pkts_dropped=3, scope=decode(GOOD).scope
+    )
+
+    def names(part: messages.Content) -> set[str]:
+        return set(messages.decode_reports(messages.encode_reports([report], part))[0])
+
+    assert names(messages.Content.CONFIGURATION) == {"mid", "target-prefix", "lifetime"}
+    assert names(messages.Content.STATE) == {"mid", "lifetime", "status", "mitigation-start", "pkts-dropped"}
+    assert names(messages.Content.ALL) == names(messages.Content.CONFIGURATION) | names(messages.Content.STATE)

@@ -29,6 +29,7 @@ class Memory(Driver):
         self.broken = ""
         self.readings: list[Counter] = []
         self.applied: list[tuple[int, int]] = []
+        self.resyncs = 0
 
     def capabilities(self) -> Capabilities:
         return Capabilities("memory", enforces=True, counts=True, stateful=True, kinds=frozenset(Kind), max_rules=1000)
@@ -55,7 +56,9 @@ class Memory(Driver):
         return self.readings
 
     def resync(self, desired: Sequence[Desired]) -> None:
-        raise AssertionError("not called")
+        self._work()
+        self.resyncs += 1
+        self.rules = {one.rule.key: one for one in desired}
 
     def remove_all(self) -> None:
         self.rules.clear()
@@ -317,3 +320,14 @@ def test_samples_grow_for_ten_seconds_and_quiet_ones_are_left_out(
     assert len(samples) == quiet == 3
     assert sum(one.dropped_packets for one in samples) == 2400
     assert all(one.seconds <= 10 for one in samples)
+
+
+def test_a_process_begins_thoroughly(cast: Any, submit: Submit, driver: Memory, now: datetime) -> None:
+    submit(cast.alice, request(1))
+    point = EnforcementPoint.objects.get()
+
+    for thorough in (True, False):
+        enforcement.reconcile(point.pk, driver, holder="me", clock=lambda: now, thorough=thorough)
+
+    assert driver.resyncs == 1
+    assert Mitigation.objects.get().status == Status.MITIGATED

@@ -16,7 +16,7 @@ from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.constants import CONTENT_FORMAT
 from mitigation.signal_channel import errors
 from mitigation.signal_channel.book import Identity
-from mitigation.signal_channel.dispatcher import Dispatcher, Silence
+from mitigation.signal_channel.dispatcher import Dispatcher
 from mitigation.signal_channel.resources.heartbeat import Heartbeat
 
 SOMEBODY = Identity(1, 1, "alice", "a.example", datetime.now(UTC), datetime.now(UTC) + timedelta(days=1))
@@ -56,6 +56,7 @@ REFUSALS: list[tuple[exceptions.DotsError, Code]] = [
     (exceptions.MethodNotAllowed("m"), Code.METHOD_NOT_ALLOWED),
     (exceptions.NotAcceptable("m"), Code.NOT_ACCEPTABLE),
     (exceptions.PreconditionFailed("m"), Code.PRECONDITION_FAILED),
+    (exceptions.IncompleteBody("m"), Code.REQUEST_ENTITY_INCOMPLETE),
     (exceptions.TooLarge("m"), Code.REQUEST_ENTITY_TOO_LARGE),
     (exceptions.UnsupportedContentFormat("m"), Code.UNSUPPORTED_CONTENT_FORMAT),
     (exceptions.Unavailable("m", retry_after=7), Code.SERVICE_UNAVAILABLE),
@@ -77,7 +78,7 @@ def test_every_refusal_is_in_the_table() -> None:
         return {leaf for sub in kind.__subclasses__() for leaf in leaves(sub)} or {kind}
 
     own = {kind for kind in leaves(exceptions.DotsError) if kind.__module__ == exceptions.__name__}
-    not_for_peers = {exceptions.IllegalTransition, exceptions.DriverError}
+    not_for_peers = {exceptions.IllegalTransition, exceptions.DriverError, exceptions.Ignored}
     assert own - not_for_peers == set(errors.CODES)
 
 
@@ -102,7 +103,7 @@ async def test_a_defect_is_500_and_tells_nothing_of_the_inside(caplog: pytest.Lo
 
 @pytest.mark.rows("SIG-EFF-006")
 async def test_silence_sends_nothing_and_lets_go_of_the_request() -> None:
-    assert is_silent(await ask(request(PUT, "mitigate"), resource=Raises(Silence())))
+    assert is_silent(await ask(request(PUT, "mitigate"), resource=Raises(exceptions.Ignored("m"))))
 
 
 def with_option(message: Message, number: int, value: bytes = b"x") -> Message:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from aiocoap import GET, Code, Message
-from coap_requests import request
+from coap_requests import FakeRemote, request
 
 from mitigation.exceptions import MalformedRequest
 from mitigation.signal_channel import options
-from mitigation.signal_channel.representation import content, notification
+from mitigation.signal_channel.representation import Snapshots, content, notification
 
 BODY = bytes(range(256)) * 12
 
@@ -84,3 +84,41 @@ def test_a_notification_carries_the_first_block_only() -> None:
     assert (message.opt.observe, message.opt.max_age) == (7, 30)
     assert tuple(message.opt.block2) == (0, True, 5)
     assert message.payload == BODY[:512]
+
+
+@pytest.mark.rows("SIG-GET-010", "SIG-BLK-004")
+def test_later_blocks_go_on_with_the_body_the_first_was_of() -> None:
+    snapshots = Snapshots()
+    first = get(block2=(0, False, 2))
+    snapshots.keep(first, content(first, BODY, max_age=1), BODY)
+
+    assert snapshots.find(get(block2=(0, False, 2))) is None
+    assert snapshots.find(get(block2=(3, False, 2))) == BODY
+    assert snapshots.find(get(block2=(3, False, 2), uri_query=("c=n",))) is None
+    assert snapshots.find(get()) is None
+
+
+@pytest.mark.rows("SIG-SEC-016")
+def test_bodies_are_forgotten_in_time_and_bounded() -> None:
+    now = [0.0]
+    snapshots = Snapshots(lambda: now[0])
+    for session in range(2000):
+        message = get(block2=(0, False, 2))
+        message.remote = FakeRemote(session_id=session)
+        snapshots.keep(message, content(message, BODY, max_age=1), BODY)
+    assert len(snapshots) == 1024
+
+    now[0] = 1000.0
+    assert snapshots.find(message) is None
+    late = get(block2=(1, False, 2))
+    late.remote = FakeRemote(session_id=1999)
+    assert snapshots.find(late) is None
+    assert len(snapshots) == 0
+
+
+def test_a_body_that_fits_is_not_kept() -> None:
+    snapshots = Snapshots()
+    message = get()
+    snapshots.keep(message, content(message, b"short", max_age=1), b"short")
+
+    assert len(snapshots) == 0

@@ -248,6 +248,24 @@ def test_an_old_hello_with_a_good_cookie_does_not_disturb_a_running_handshake(to
     assert len(town.table) == 1
 
 
+@pytest.mark.parametrize("stage", ["half-open", "live"])
+def test_another_hello_silences_repeats_on_its_path(town: Town, alice: Credentials, stage: str) -> None:
+    """A client that began anew would take the old flight for an answer to its own hello."""
+    crashed = Client(town, alice, path(1))
+    for _ in range(2 if stage == "half-open" else 3):
+        crashed.step()
+    assert len(town.table) == (stage == "live")
+    town.wait(0.5)
+    Client(town, alice, path(1)).step()
+    sent = len(town.sent)
+
+    town.wait(1.9)
+    assert len(town.sent) == sent
+    town.wait(10)
+
+    assert len(town.sent) > sent
+
+
 def test_a_client_that_starts_again_gets_in_once_its_old_handshake_is_stuck(town: Town, alice: Credentials) -> None:
     crashed = Client(town, alice, path(1))
     crashed.step(), crashed.step()

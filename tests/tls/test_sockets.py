@@ -312,6 +312,11 @@ async def test_a_client_says_that_nobody_is_there(caller: Caller) -> None:
     for transport in ("udp", "tcp"):
         with pytest.raises(NoConnection, match="cannot be reached"):
             await tls.connect(caller.context, host, port, transport=transport, credentials=caller.credentials)
+    for name in ("", "two..dots", "x" * 64 + ".example"):
+        with silent_udp() as sock, pytest.raises(NoConnection):
+            await tls.connect(
+                caller.context, *sock.getsockname(), server_name=name, credentials=caller.credentials, timeout=0.2
+            )
     with pytest.raises(NoConnection, match="cannot be resolved"):
         await tls.connect(caller.context, "nowhere.invalid", credentials=caller.credentials)
 

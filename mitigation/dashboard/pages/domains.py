@@ -100,7 +100,7 @@ def _client(client: Client, now: datetime) -> ClientRow:
     return ClientRow(
         client=client,
         cuids=[cuid.cuid for cuid in client.cuids.all()],
-        connected=client.connected,
+        connected=client.connected,  # type: ignore[attr-defined]  # annotated
         credentials=[
             CredentialRow(c, _credential(c, now), formats.fingerprint(c.fingerprint), formats.day(c.not_after))
             for c in credentials

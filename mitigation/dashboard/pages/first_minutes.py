@@ -86,7 +86,8 @@ def _client_command(domain: Domain | None) -> str:
         f"python -m mitigation.client mitigate {target} \\\n"
         f"  --server localhost:{settings.DOTS_SIGNAL_PORT} --lifetime 600 \\\n"
         f"  --ca {folder}/ca.pem \\\n"
-        f"  --cert {folder}/cert.pem --key {folder}/key.pem"
+        f"  --cert {folder}/cert.pem \\\n"
+        f"  --key {folder}/key.pem"
     )
 
 

@@ -27,6 +27,7 @@ def build(now: datetime, query: Mapping[str, str], *, pk: int) -> Context:
     range_ = charts.chosen(query)
     seconds, step = traffic.RANGES[range_]
     series = traffic.total([row.reading] if row.reading else [], seconds=seconds, step=step, now=now)
+    looked = row.evidence.looked_at
     return {
         "row": row,
         "mitigation": mitigation,
@@ -40,8 +41,8 @@ def build(now: datetime, query: Mapping[str, str], *, pk: int) -> Context:
         "refreshed": formats.moment(mitigation.refreshed_at, now),
         "first_drop": _first_drop(mitigation),
         "rules_words": _rules_words(row),
-        "read_at": formats.milliseconds(row.evidence.read_at) if row.evidence.read_at else None,
-        "read_text": formats.ago((now - row.evidence.read_at).total_seconds()) if row.evidence.read_at else "",
+        "looked_at": formats.milliseconds(looked) if looked else None,
+        "looked_text": formats.ago((now - looked).total_seconds()) if looked else "",
         "stop_effect": _stop_effect(row),
         "told": f"{mitigation.status}, {_status_words(mitigation)}",
         "other_prefixes": mitigation.scope.get("target-prefix", ())[1:],
@@ -131,6 +132,8 @@ class RuleRow:
     octets: Figure
     deadline: Countdown
     state: str
+    key: str
+    is_idle: bool
 
 
 @dataclass(slots=True)
@@ -150,6 +153,7 @@ def _points(mitigation: Mitigation, now: datetime) -> list[PointRules]:
         found[rule.point_id].rows.append(_rule_row(rule, now))
     for point in found.values():
         point.says, point.mark = _says(point.rows)
+        point.rows.sort(key=lambda row: row.is_idle)  # what is hit stands first; the rest keeps its order
     return list(found.values())
 
 
@@ -162,6 +166,8 @@ def _rule_row(rule: Rule, now: datetime) -> RuleRow:
         octets=formats.octets(rule.octets) if counts else Figure(formats.NO_COUNTERS),
         deadline=_deadline(rule, now),
         state=Rule.State(rule.state).label.lower() if rule.point.enforces else "rendered",
+        key=f"rule-{rule.pk}",
+        is_idle=rule.packets == 0,
     )
 
 

@@ -8,12 +8,13 @@ from datetime import datetime
 from urllib.parse import urlencode
 
 from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet, TextField
+from django.db.models import Q, TextField
 from django.db.models.functions import Cast
 
 from mitigation.dashboard import rows
 from mitigation.dashboard.pages.base import Context, Page, Rows
 from mitigation.models import Mitigation
+from mitigation.models.mitigations import MitigationQuerySet
 
 PER_PAGE = 50
 SHOW = {"active": "Active", "ended": "Ended", "all": "All"}
@@ -46,7 +47,7 @@ def build(now: datetime, query: Mapping[str, str]) -> Context:
     }
 
 
-def _matching(words: str) -> QuerySet[Mitigation]:
+def _matching(words: str) -> MitigationQuerySet:
     found = Mitigation.objects.all()
     if not words:
         return found
@@ -56,7 +57,7 @@ def _matching(words: str) -> QuerySet[Mitigation]:
     return found.annotate(text=Cast("scope", TextField())).filter(anywhere)
 
 
-def _shown(found: QuerySet[Mitigation], show: str) -> QuerySet[Mitigation]:
+def _shown(found: MitigationQuerySet, show: str) -> MitigationQuerySet:
     match show:
         case "active":
             return found.live().order_by("-requested_at", "-pk")
@@ -65,7 +66,7 @@ def _shown(found: QuerySet[Mitigation], show: str) -> QuerySet[Mitigation]:
     return found.order_by("-requested_at", "-pk")
 
 
-def _filter(name: str, found: QuerySet[Mitigation], show: str, words: str) -> Filter:
+def _filter(name: str, found: MitigationQuerySet, show: str, words: str) -> Filter:
     return Filter(name, SHOW[name], _shown(found, name).count(), _url(name, words), name == show)
 
 

@@ -89,7 +89,8 @@ def _attacked() -> QuerySet[Mitigation]:
 
 
 def _attacked_since() -> datetime | None:
-    return _attacked().aggregate(since=Min(Coalesce("mitigation_start", "requested_at")))["since"]
+    since: datetime | None = _attacked().aggregate(since=Min(Coalesce("mitigation_start", "requested_at")))["since"]
+    return since
 
 
 def _coming(found: list[MitigationRow]) -> list[MitigationRow]:
@@ -117,7 +118,7 @@ def _headline(last: list[MitigationRow], now: datetime) -> Headline:
     lasts = Fact("Lasting", lasting, since=formats.milliseconds(since))
     readings = evidence.readings_since(since, now)
     rates = traffic.present_total(readings, now)
-    peak = max(filter(None, (_peak(readings, since, now), rates.bits if rates else None)), default=None)
+    peak = traffic.highest.of(("all", since), _peak(readings, since, now), rates.bits if rates else None)
     if peak is None:
         return Headline(True, said, _targets(), "asked for help; no traffic is counted", (lasts,))
     facts = (

@@ -10,18 +10,18 @@ from aiocoap import Code, Message
 from aiocoap.pipe import Pipe
 from channels.db import database_sync_to_async
 
-from mitigation.exceptions import MalformedRequest, NotFound, PreconditionFailed
+from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Mitigation
 from mitigation.protocol import messages, paths
 from mitigation.protocol.constants import CONTENT_FORMAT, NOTIFICATION_PERIOD
-from mitigation.protocol.paths import Path
-from mitigation.protocol.status import ACTIVE, Status
+from mitigation.protocol.messages import Content
 from mitigation.services.mitigations import Granted, Outcome, Refused, Submission, Withdrawal
 from mitigation.signal_channel import options, reports
+from mitigation.signal_channel.blocks import Blocks
 from mitigation.signal_channel.book import Identity
-from mitigation.signal_channel.dispatcher import Silence
 from mitigation.signal_channel.observers import Observers, State
-from mitigation.signal_channel.representation import content
+from mitigation.signal_channel.representation import Snapshots, content
+from mitigation.signal_channel.statuses import Key, Statuses
 
 MAX_AGE = int(NOTIFICATION_PERIOD)
 
@@ -37,10 +37,13 @@ class Mitigate:
 
     needs_identity = True
 
-    def __init__(self, writer: Writer, observers: Observers, now: Callable[[], datetime]) -> None:
+    def __init__(self, writer: Writer, observers: Observers, statuses: Statuses, now: Callable[[], datetime]) -> None:
         self._writer = writer
         self._observers = observers
+        self._statuses = statuses
         self._now = now
+        self._blocks = Blocks()
+        self._snapshots = Snapshots()
 
     async def render(self, request: Message, identity: Identity | None, pipe: Pipe) -> Message | None:
         assert identity is not None  # the dispatcher refuses others
@@ -55,34 +58,34 @@ class Mitigate:
     async def _put(self, request: Message, identity: Identity) -> Message:
         options.check_content_format(request)
         path = paths.parse(request.opt.uri_path)
-        wanted = messages.decode_mitigation(request.payload, path)
-        if request.opt.if_match or request.opt.if_none_match:
-            await self._check_condition(request, identity, path)
-        outcome = await self._writer.submit(Submission(identity.client_id, wanted))
+        payload = self._blocks.take(request)
+        if payload is None:
+            return _with_block1(Message(code=Code.CONTINUE), request)
+        wanted = messages.decode_mitigation(payload, path)
+        submission = Submission(
+            identity.client_id,
+            wanted,
+            if_match=bool(request.opt.if_match),
+            if_none_match=bool(request.opt.if_none_match),
+        )
+        outcome = await self._writer.submit(submission)
+        self._statuses.forget(identity.client_id, wanted.cuid, wanted.mid)
         if isinstance(outcome, Refused):
             raise outcome.error
         assert isinstance(outcome, Granted)
-        return Message(
+        answer = Message(
             code=Code.CREATED if outcome.created else Code.CHANGED,
             payload=messages.encode_grant(outcome.mid, outcome.lifetime, outcome.conflict),
             content_format=CONTENT_FORMAT,
         )
-
-    async def _check_condition(self, request: Message, identity: Identity, path: Path) -> None:
-        """If-Match on an unknown mid gets no answer (section 4.4.3); If-None-Match on a known one gets 4.12."""
-        assert path.cuid is not None
-        assert path.mid is not None
-        found = await database_sync_to_async(reports.one)(identity.client_id, path.cuid, path.mid)
-        if request.opt.if_match and found is None:
-            raise Silence
-        if request.opt.if_none_match and found is not None:
-            raise PreconditionFailed(f"mid {path.mid} exists already")
+        return _with_block1(answer, request)
 
     async def _delete(self, request: Message, identity: Identity) -> Message:
         path = paths.parse(request.opt.uri_path)
         if path.cuid is None or path.mid is None:
             raise MalformedRequest("the path lacks " + ("cuid" if path.cuid is None else "mid"))
         await self._writer.submit(Withdrawal(identity.client_id, path.cuid, path.mid))
+        self._statuses.forget(identity.client_id, path.cuid, path.mid)
         return Message(code=Code.DELETED)
 
     async def _get(self, request: Message, identity: Identity, pipe: Pipe) -> Message | None:
@@ -90,36 +93,52 @@ class Mitigate:
         path = paths.parse(request.opt.uri_path)
         if path.cuid is None:
             raise MalformedRequest("the path lacks cuid")
-        found = await self._read(identity.client_id, path)
-        if not found:
+        if (begun := self._snapshots.find(request)) is not None:
+            return content(request, begun, max_age=MAX_AGE)
+        key = (identity.client_id, path.cuid, path.mid)
+        found = await self._statuses.find(key)
+        if not found.rows:
             raise NotFound("there is no such mitigation" if path.mid is not None else "there is no mitigation")
-        answer = content(request, reports.encode(found, now=self._now()), max_age=MAX_AGE)
+        part = _part_asked_for(request)
+        payload = found.encode(now=self._now(), part=part)
+        answer = content(request, payload, max_age=MAX_AGE)
+        self._snapshots.keep(request, answer, payload)
         if not self._wants_to_observe(request, identity):
             return answer
-        key = (identity.client_id, path.cuid, path.mid)
-        await self._observers.serve(key, pipe, answer, lambda: self._state(identity.client_id, path))
+        await self._observers.serve(key, pipe, answer, lambda: self._state(key, part))
         return None
 
     def _wants_to_observe(self, request: Message, identity: Identity) -> bool:
         later_block = request.opt.block2 is not None and request.opt.block2.block_number > 0
         return request.opt.observe == 0 and not later_block and self._observers.has_room(identity.client_id)
 
-    async def _read(self, client_id: int, path: Path) -> list[Mitigation]:
-        assert path.cuid is not None
-        if path.mid is None:
-            return await database_sync_to_async(reports.all_of)(client_id, path.cuid)
-        found = await database_sync_to_async(reports.one)(client_id, path.cuid, path.mid)
-        return [found] if found else []
-
-    async def _state(self, client_id: int, path: Path) -> State:
+    async def _state(self, key: Key, part: Content) -> State:
         """What an observer is told now. The last word on one mitigation is its final status, then 4.04."""
-        assert path.cuid is not None
-        found = await self._read(client_id, path)
-        if found:
-            active = any(Status(mitigation.status) in ACTIVE for mitigation in found)
-            return State(reports.encode(found, now=self._now()), is_active=active, is_final=False)
-        ended = None
-        if path.mid is not None:
-            ended = await database_sync_to_async(reports.ended)(client_id, path.cuid, path.mid)
-        payload = reports.encode([ended], now=self._now()) if ended else b""
+        found = await self._statuses.find(key)
+        if found.rows:
+            active = any(_is_worth_repeating(mitigation) for mitigation in found.rows)
+            return State(found.encode(now=self._now(), part=part), is_active=active, is_final=False)
+        ended = await database_sync_to_async(reports.ended)(*key)
+        payload = reports.encode(ended, now=self._now(), content=part) if ended else b""
         return State(payload, is_active=False, is_final=True)
+
+
+def _is_worth_repeating(mitigation: Mitigation) -> bool:
+    """While active; and a preconfigured request that gave way tells status 7 four times before 8 (Table 3)."""
+    return mitigation.is_active or mitigation.rearms
+
+
+def _part_asked_for(request: Message) -> Content:
+    """Uri-Query c=c, c=n or c=a; anything else is ignored, as by a server without that support (section 4.4.2)."""
+    for query in request.opt.uri_query:
+        name, _, value = query.partition("=")
+        if name == "c" and value in {part.value for part in Content}:
+            return Content(value)
+    return Content.ALL
+
+
+def _with_block1(answer: Message, request: Message) -> Message:
+    """The answer to a block says which one it answers (RFC 7959, section 2.3)."""
+    if request.opt.block1 is not None:
+        answer.opt.block1 = request.opt.block1
+    return answer
