@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from tests.harness.waiting import until
@@ -37,91 +38,106 @@ def binaries() -> Path | None:
     return Path(found).resolve().parent if found and shutil.which("postgres") else None
 
 
-@contextmanager
-def cluster() -> Iterator[Path]:
-    """A running cluster for as long as the block lasts; yields the directory of its socket.
+class Cluster:
+    """One cluster with everything of it in `base`. What is acknowledged is synced to disk, as in production."""
 
-    PostgreSQL refuses to run as root, so then everything of it is user postgres's. What is acknowledged is synced to
-    disk as in production.
-    """
-    programs = binaries()
-    if programs is None:
-        raise RuntimeError("PostgreSQL is not installed: apt install postgresql")
-    base = Path(tempfile.mkdtemp(prefix="dots-pg-", dir="/tmp"))  # a short path: it is a unix socket's
-    try:
-        owner = _owner()
-        if owner is not None:
+    def __init__(self, base: Path, programs: Path) -> None:
+        self.base = base
+        self._programs = programs
+        self._owner = pwd.getpwnam("postgres") if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def make(self) -> None:
+        if self._owner is not None:
             # Ours by the group: root's processes that gave up their capabilities are not let in by being root.
-            os.chown(base, owner.pw_uid, os.getegid())
-            base.chmod(0o750)
-        data = base / "data"
-        command = [str(programs / "initdb"), "-D", str(data), "-U", USER, "-E", "UTF8", "--locale=C.UTF-8"]
-        subprocess.run([*command, "-A", "trust", "--no-instructions"], check=True, capture_output=True, **_as(owner))
-        _configure(data, base)
-        with (base / "log").open("w") as log:
-            process = subprocess.Popen(
-                [str(programs / "postgres"), "-D", str(data)],
+            os.chown(self.base, self._owner.pw_uid, os.getegid())
+            self.base.chmod(0o750)
+        data = self.base / "data"
+        command = [str(self._programs / "initdb"), "-D", str(data), "-U", USER, "-E", "UTF8", "--locale=C.UTF-8"]
+        subprocess.run([*command, "-A", "trust", "--no-instructions"], check=True, capture_output=True, **self._as())
+        with (data / "postgresql.conf").open("a") as file:
+            file.write(
+                f"listen_addresses = ''\nunix_socket_directories = '{self.base}'\nfsync = on\n"
+                "synchronous_commit = on\nmax_connections = 200\nshared_buffers = 64MB\nmax_wal_size = 512MB\n"
+            )
+        (data / "pg_hba.conf").write_text(f"local all {GUARDED_USER} scram-sha-256\nlocal all all trust\n")
+
+    def start(self) -> None:
+        with (self.base / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                [str(self._programs / "postgres"), "-D", str(self.base / "data")],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the tests; they end it
                 preexec_fn=_die_with_parent(),
-                **_as(owner),
+                **self._as(),
             )
+        until(lambda: self._answers() or self._has_ended(), within=30, what="PostgreSQL")
+        if self._has_ended():
+            raise RuntimeError("PostgreSQL did not start:\n" + (self.base / "log").read_text())
+
+    def stop(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """SIGQUIT at once; SIGINT in good order, with every session cut."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=20)
+
+    def restart(self) -> None:
+        self.stop(signal.SIGINT)
+        self.start()
+
+    def url(self, name: str, user: str = USER, password: str = "") -> str:
+        """DATABASE_URL of a database in the cluster."""
+        who = f"{user}:{quote(password, safe='')}" if password else user
+        return f"postgres://{who}@/{name}?host={quote(str(self.base), safe='/')}"
+
+    def create(self, name: str, *, owner: str = USER) -> str:
+        """A new database; returns its DATABASE_URL, for the user that needs no password."""
+        self.execute(f'CREATE DATABASE "{name}" OWNER {owner}')
+        return self.url(name)
+
+    def execute(self, statement: str) -> Any:
+        """One statement outside a transaction, in the database that every cluster has; the first value it returns."""
+        import psycopg
+
+        with psycopg.connect(host=str(self.base), user=USER, dbname="postgres", autocommit=True) as connection:
+            cursor = connection.execute(statement)  # type: ignore[call-overload]
+            return cursor.fetchone()[0] if cursor.description else None
+
+    def _answers(self) -> bool:
+        import psycopg
+
         try:
-            until(lambda: _answers(base) or process.poll() is not None, within=30, what="PostgreSQL")
-            if process.poll() is not None:
-                raise RuntimeError("PostgreSQL did not start:\n" + (base / "log").read_text())
-            execute(base, f"CREATE ROLE {GUARDED_USER} LOGIN PASSWORD '{GUARDED_PASSWORD}'")
-            yield base
-        finally:
-            process.send_signal(signal.SIGQUIT)  # at once: nobody reads it again
-            process.wait(timeout=20)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+            self.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def _as(self) -> dict[str, Any]:
+        if self._owner is None:
+            return {"cwd": "/"}
+        return {"user": self._owner.pw_uid, "group": self._owner.pw_gid, "extra_groups": [], "cwd": "/"}
 
 
-def url(directory: Path, name: str, *, user: str = USER, password: str = "") -> str:
-    """DATABASE_URL of a database in the cluster."""
-    who = f"{user}:{quote(password, safe='')}" if password else user
-    return f"postgres://{who}@/{name}?host={quote(str(directory), safe='/')}"
-
-
-def execute(directory: Path, statement: str) -> None:
-    """One statement, outside a transaction, in the database that every cluster has."""
-    import psycopg
-
-    with psycopg.connect(host=str(directory), user=USER, dbname="postgres", autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[call-overload]
-
-
-def _configure(data: Path, socket_directory: Path) -> None:
-    with (data / "postgresql.conf").open("a") as file:
-        file.write(
-            f"listen_addresses = ''\nunix_socket_directories = '{socket_directory}'\nfsync = on\n"
-            "synchronous_commit = on\nmax_connections = 200\nshared_buffers = 64MB\nmax_wal_size = 512MB\n"
-        )
-    rules = data / "pg_hba.conf"
-    rules.write_text(f"local all {GUARDED_USER} scram-sha-256\nlocal all all trust\n")
-
-
-def _answers(directory: Path) -> bool:
-    import psycopg
-
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """A running cluster for as long as the block lasts."""
+    programs = binaries()
+    if programs is None:
+        raise RuntimeError("PostgreSQL is not installed: apt install postgresql")
+    base = Path(tempfile.mkdtemp(prefix="dots-pg-", dir="/tmp"))  # a short path: a unix socket lies in it
+    made = Cluster(base, programs)
     try:
-        execute(directory, "SELECT 1")
-    except psycopg.OperationalError:
-        return False
-    return True
-
-
-def _owner() -> pwd.struct_passwd | None:
-    return pwd.getpwnam("postgres") if os.geteuid() == 0 else None
-
-
-def _as(owner: pwd.struct_passwd | None) -> dict[str, object]:
-    if owner is None:
-        return {"cwd": "/"}
-    return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": [], "cwd": "/"}
+        made.make()
+        made.start()
+        made.execute(f"CREATE ROLE {GUARDED_USER} LOGIN PASSWORD '{GUARDED_PASSWORD}'")
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(base, ignore_errors=True)
 
 
 def _die_with_parent() -> Callable[[], None]:
@@ -136,8 +152,8 @@ def _die_with_parent() -> Callable[[], None]:
 
 
 def main(command: list[str]) -> int:
-    with cluster() as directory:
-        environment = {**os.environ, "DATABASE_URL": url(directory, "dots")}
+    with cluster() as running:
+        environment = {**os.environ, "DATABASE_URL": running.url("dots")}
         process = subprocess.Popen(command, env=environment)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda got, frame: process.send_signal(got))

@@ -7,13 +7,12 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 from django.db import OperationalError
 
-from mitigation.management.commands._output import now
+from mitigation.management.commands._output import now, unusable
 from mitigation.pki.authority import initialise
 from mitigation.pki.home import Home
-from mitigation.runtime import doctor
 
 
 class Command(BaseCommand):
@@ -30,6 +29,6 @@ class Command(BaseCommand):
         try:
             call_command("migrate", interactive=False, verbosity=0)
         except OperationalError as error:
-            raise CommandError(f"the database cannot be used: {doctor.sentence_of(error)}") from None
+            raise unusable(error) from None
         if options["verbosity"]:
             self.stdout.write(f"{home.root}: made {', '.join(made)}" if made else f"{home.root}: everything is there")
