@@ -48,8 +48,12 @@ class Verbs(BaseCommand):
                 self.stdout.write(line)
 
     def show_one(self, values: Mapping[str, Any], options: Mapping[str, Any], *, sentence: str) -> None:
-        """One object: JSON, or what was done in a sentence."""
-        self.stdout.write(json.dumps(values, default=plain, indent=2) if options["json"] else sentence)
+        show_one(self, values, options, sentence=sentence)
+
+
+def show_one(command: BaseCommand, values: Mapping[str, Any], options: Mapping[str, Any], *, sentence: str) -> None:
+    """One object: JSON, or what was done in a sentence."""
+    command.stdout.write(json.dumps(values, default=plain, indent=2) if options["json"] else sentence)
 
 
 def unusable(error: DatabaseError) -> CommandError:
