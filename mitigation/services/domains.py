@@ -10,6 +10,7 @@ from datetime import datetime
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
 from mitigation.protocol.scope import Network, ancestor_keys, range_keys
+from mitigation.services import locks
 from mitigation.services.units import unit_of_work
 
 # Names stand in paths, file names and log lines; LDH and dots with room for people's own separators.
@@ -28,6 +29,7 @@ def add_domain(
     if not networks:
         raise MalformedRequest("a domain needs at least one prefix")
     with unit_of_work(now) as unit:
+        locks.table(DomainPrefix)
         if Domain.objects.filter(name=name).exists():
             raise MalformedRequest(f"a domain named {name} exists already")
         domain = Domain.objects.create(name=name, created_at=now)
@@ -50,6 +52,7 @@ def add_client(name: str, *, domain: str, actor: str, now: datetime, door: str =
     """Create a client of an existing domain. Raises NotFound or MalformedRequest."""
     _check_name(name)
     with unit_of_work(now) as unit:
+        locks.table(Client)
         owner = Domain.objects.filter(name=domain).first()
         if owner is None:
             raise NotFound(f"there is no domain named {domain}; `manage.py domain list` shows those there are")
