@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from django.core.exceptions import ImproperlyConfigured
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
-from dotsweb import env
+from dotsweb import databases, env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -74,41 +72,8 @@ TEMPLATES = [
 
 # -- database ---------------------------------------------------------------------------------------------------------
 
-
-def _database(url: str) -> dict[str, object]:
-    if not url:
-        return {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": DOTS_HOME / "db.sqlite3",
-            "CONN_MAX_AGE": None,
-            "OPTIONS": {
-                "timeout": 20,
-                # Take the write lock at BEGIN: Django ignores select_for_update here, and a lock that is upgraded
-                # in the middle of a transaction fails at once instead of waiting.
-                "transaction_mode": "IMMEDIATE",
-                # FULL: what was acknowledged survives a power cut, not only a crash of the process.
-                "init_command": (
-                    "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=20000;"
-                    "PRAGMA cache_size=-64000; PRAGMA foreign_keys=ON;"
-                ),
-            },
-            "TEST": {"NAME": DOTS_HOME / "test.sqlite3"},  # a file: threads of a test share it
-        }
-    parts = urlsplit(url)
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise ImproperlyConfigured("DATABASE_URL must begin with postgres:// or be unset")
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": parts.path.lstrip("/"),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": parts.hostname or "",
-        "PORT": parts.port or "",
-        "CONN_MAX_AGE": None,
-    }
-
-
-DATABASES = {"default": _database(env.text("DATABASE_URL", ""))}
+_DATABASE_URL = env.text("DATABASE_URL", "")
+DATABASES = {"default": databases.postgresql(_DATABASE_URL) if _DATABASE_URL else databases.sqlite(DOTS_HOME)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # -- bus --------------------------------------------------------------------------------------------------------------
@@ -139,7 +104,9 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+# Our tasks are short and may run twice, and a pool of threads cannot cancel one: trying logs a traceback each time.
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # for ever: a worker works by its own look while the bus is away
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 60,
     "unacked_restore_interval": 2,

@@ -80,6 +80,10 @@ class IllegalTransition(DotsError):
     """A happening that the state table does not allow in this status: a defect or a race, never the peer's fault."""
 
 
+class StorageRefused(DotsError):
+    """A dump or a backup cannot be taken as asked; nothing was changed. Said to administrators only."""
+
+
 class DriverError(DotsError):
     """The equipment did not do as told; `retryable` when trying again may help."""
 

@@ -36,7 +36,7 @@ def resource_name(segments: Sequence[str]) -> str:
 
 
 def parse(segments: Sequence[str]) -> Path:
-    """Parameters in their order, each once, none empty. Raises NotFound or MalformedRequest."""
+    """Parameters in their order, each once, none empty, no NUL. Raises NotFound or MalformedRequest."""
     resource = resource_name(segments)
     found: dict[str, str] = {}
     last = -1
@@ -46,6 +46,8 @@ def parse(segments: Sequence[str]) -> Path:
             raise MalformedRequest(f"the path has an unknown segment after {resource}")
         if not value:
             raise MalformedRequest(f"{name} is empty")
+        if "\x00" in value:
+            raise MalformedRequest(f"{name} has a NUL in it")
         if name in found:
             raise MalformedRequest(f"{name} is given twice")
         place = _ORDER.index(name)

@@ -14,7 +14,7 @@ from typing import Any
 from celery import Celery, bootsteps
 from celery.signals import beat_init, worker_ready
 from django.conf import settings
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from mitigation.resolver import Resolver
 from mitigation.runtime import clock, loops
@@ -60,6 +60,9 @@ class OwnLook(bootsteps.StartStopStep):
         while not self._stop.wait(PERIOD):
             try:
                 look()
+            except DatabaseError as error:
+                log.error("own look failed, again in a second: %s", error)
+                connection.close()
             except Exception:
                 log.exception("own look failed; again in a second")
                 connection.close()

@@ -8,7 +8,7 @@ from mitigation.exceptions import MalformedRequest, NotFound, ScopeConflict, Una
 from mitigation.models import Alias, Client, Cuid
 from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.scope import Scope
-from mitigation.services import scopes
+from mitigation.services import locks, scopes
 from mitigation.services.history import actor_of
 from mitigation.services.units import Unit, unit_of_work
 
@@ -21,6 +21,7 @@ def create(
 ) -> Alias:
     """Raises MalformedRequest for a name in use or targets of others, ScopeConflict for a foreign cuid, Unavailable."""
     with unit_of_work(now) as unit:
+        locks.domains_of_clients([client_id])
         client = Client.objects.select_related("domain").get(pk=client_id)
         _check(client, name, target)
         _take_cuid(client, cdid, cuid, now=now)
@@ -40,6 +41,7 @@ def replace(
 ) -> Alias:
     """Running mitigations keep what they took. Raises NotFound or MalformedRequest."""
     with unit_of_work(now) as unit:
+        locks.domains_of_clients([client_id])
         alias = _find(client_id, cdid, cuid, name)
         _check(alias.client, name, target)
         before, alias.target, alias.changed_at = alias.target, target.as_json(), now
@@ -51,6 +53,7 @@ def replace(
 def delete(client_id: int, cuid: str, name: str, *, now: datetime, cdid: str = "", door: str = "data") -> None:
     """Running mitigations keep what they took. Raises NotFound."""
     with unit_of_work(now) as unit:
+        locks.domains_of_clients([client_id])
         alias = _find(client_id, cdid, cuid, name)
         _audit(unit, alias, "alias-delete", door, before=alias.target)
         alias.delete()

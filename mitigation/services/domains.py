@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
 from mitigation.protocol.scope import Network, ancestor_keys, range_keys
+from mitigation.services import locks
 from mitigation.services.units import unit_of_work
 
 # Names stand in paths, file names and log lines; LDH and dots with room for people's own separators.
@@ -32,6 +33,7 @@ def add_domain(
     if not networks:
         raise MalformedRequest("a domain needs at least one prefix")
     with unit_of_work(now) as unit:
+        locks.table(DomainPrefix)
         if Domain.objects.filter(name=name).exists():
             raise MalformedRequest(f"a domain named {name} exists already")
         domain = Domain.objects.create(name=name, created_at=now)
@@ -58,7 +60,8 @@ def change_domain(
     if unknown or not values:
         raise MalformedRequest(f"a domain has no {unknown} to change" if unknown else "there is nothing to change")
     with unit_of_work(now) as unit:
-        domain = Domain.objects.filter(name=name).first()
+        found = locks.domains(Domain.objects.filter(name=name).values_list("pk", flat=True))
+        domain = next(iter(found.values()), None)
         if domain is None:
             raise NotFound(f"there is no domain named {name}; `manage.py domain list` shows those there are")
         before = {field: getattr(domain, field) for field in values}
@@ -86,6 +89,7 @@ def add_client(
     """
     _check_name(name)
     with unit_of_work(now) as unit:
+        locks.table(Client)
         owner = Domain.objects.filter(name=domain).first()
         if owner is None:
             raise NotFound(f"there is no domain named {domain}; `manage.py domain list` shows those there are")

@@ -9,6 +9,7 @@ from datetime import datetime
 from mitigation.exceptions import NotFound
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Happening, Status
+from mitigation.services import locks
 from mitigation.services.history import actor_of, end_of_lifetime, record, subject_of
 from mitigation.services.overlaps import share_a_target
 from mitigation.services.units import unit_of_work
@@ -35,6 +36,7 @@ def withdraw_many(withdrawals: Sequence[Withdrawal], *, now: datetime) -> None:
     What does not exist, is foreign, or is terminating already is left alone: DELETE answers 2.02 in every case.
     """
     with unit_of_work(now) as unit:
+        locks.domains_of_clients(one.client_id for one in withdrawals)
         live = (
             Mitigation.objects.live()
             .select_related("client")
@@ -54,6 +56,7 @@ def withdraw_many(withdrawals: Sequence[Withdrawal], *, now: datetime) -> None:
 def stop(mitigation_id: int, *, actor: str, reason: str, now: datetime, door: str = "dashboard") -> None:
     """An operator ends it: status 7, no terminating period (section 4.4.1.3). Raises NotFound when it has ended."""
     with unit_of_work(now) as unit:
+        locks.domains_of_mitigations([mitigation_id])
         mitigation = Mitigation.objects.live().filter(pk=mitigation_id).first()
         if mitigation is None or Status(mitigation.status) is Status.WITHDRAWN:
             raise NotFound("this mitigation has ended already")
@@ -71,8 +74,12 @@ def stop(mitigation_id: int, *, actor: str, reason: str, now: datetime, door: st
 
 def expire(*, now: datetime, limit: int = 1000) -> int:
     """Move on whatever has reached the end of its lifetime or terminating period; returns how many that were."""
+    ids = list(Mitigation.objects.due(now).order_by("pk").values_list("pk", flat=True)[:limit])
+    if not ids:
+        return 0
     with unit_of_work(now) as unit:
-        due = list(Mitigation.objects.due(now).order_by("pk")[:limit])
+        locks.domains_of_mitigations(ids)
+        due = list(Mitigation.objects.due(now).filter(pk__in=ids).order_by("pk"))
         for mitigation in due:
             record(mitigation, _what_time_brings(mitigation, now), unit=unit, actor="server")
     return len(due)
@@ -100,6 +107,7 @@ def session_lost(client_id: int, *, now: datetime) -> int:
     (RFC 9132, sections 4.4.1.3 and 4.7). Saying it twice starts nothing twice.
     """
     with unit_of_work(now) as unit:
+        locks.domains_of_clients([client_id])
         live = list(Mitigation.objects.live().filter(client_id=client_id).select_related("client"))
         armed = [one for one in live if Status(one.status) is Status.SIGNAL_LOSS]
         for mitigation in armed:

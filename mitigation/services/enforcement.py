@@ -12,7 +12,7 @@ from django.db.models import F, Q
 from mitigation.drivers.base import Counter, Desired, Driver, HealthState, Installed
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint, Mitigation, Rule, RuleOwner, Sample
-from mitigation.services import points
+from mitigation.services import locks, points
 from mitigation.services.evidence import Evidence, advance, judge_attack
 from mitigation.services.projection import Projection, Wanted, project_mitigations
 from mitigation.services.units import unit_of_work
@@ -48,6 +48,7 @@ def reconcile(point_id: int, driver: Driver, *, holder: str, clock: Clock, thoro
         _write_rules(point, projection, installed, now=now)
         advance(_evidence(point, projection, installed, problem), now=now)
         done = {"reconciled": seen} if not problem or not point.enforces else {}
+        locks.points()
         EnforcementPoint.objects.filter(pk=point_id).update(reconciled_at=now, **done)
     _note_health(point, driver, problem, now=now)
     return True
@@ -211,6 +212,7 @@ def count(point_id: int, driver: Driver, *, clock: Clock) -> None:
         Rule.objects.bulk_update(
             moved, ["packets", "octets", "epoch", "raw_packets", "raw_octets", "read_at"], batch_size=500
         )
+        locks.domains_of_mitigations(seen)
         for mitigation in Mitigation.objects.filter(pk__in=seen).select_related("domain"):
             fields = _add_up(mitigation, seen[mitigation.pk], now)
             if fields:

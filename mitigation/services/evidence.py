@@ -8,6 +8,7 @@ from datetime import datetime
 
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Happening, Status
+from mitigation.services import locks
 from mitigation.services.history import record
 from mitigation.services.units import Unit, unit_of_work
 
@@ -32,6 +33,7 @@ def advance(found: Iterable[Evidence], *, now: datetime) -> None:
     """Move mitigations to the status and the word of proof that the evidence allows, no further."""
     evidence = {one.mitigation_id: one for one in found}
     with unit_of_work(now) as unit:
+        locks.domains_of_mitigations(evidence)
         for mitigation in Mitigation.objects.live().filter(pk__in=evidence):
             _advance(mitigation, evidence[mitigation.pk], unit)
 

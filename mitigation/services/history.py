@@ -8,7 +8,7 @@ from mitigation.models import Client, Mitigation, Target, TargetName, Transition
 from mitigation.protocol.constants import INDEFINITE_LIFETIME, TOLD_FOUR_TIMES, WITHDRAWN_SHOWN
 from mitigation.protocol.status import ACTIVE, Happening, Status, grace_period, next_status
 from mitigation.services import conflicts
-from mitigation.services.units import Unit
+from mitigation.services.units import LONGEST, Unit
 
 
 def record(mitigation: Mitigation, happening: Happening, *, unit: Unit, actor: str, reason: str = "") -> None:
@@ -19,7 +19,7 @@ def record(mitigation: Mitigation, happening: Happening, *, unit: Unit, actor: s
     old, was_in_conflict = Status(mitigation.status), mitigation.conflict is not None
     new = next_status(old, happening)
     mitigation.status = new
-    mitigation.status_reason = reason
+    mitigation.status_reason = reason = reason[:LONGEST]
     fields = {"status", "status_reason", *_consequences(mitigation, old, new, unit.now)}
     unit.transitions.append(
         Transition(
@@ -91,7 +91,7 @@ def _forget_counts(mitigation: Mitigation) -> set[str]:
 
 
 def actor_of(client: Client) -> str:
-    return f"client {client.name}"
+    return f"client {client.name}"[:LONGEST]
 
 
 def subject_of(mitigation: Mitigation) -> str:

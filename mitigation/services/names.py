@@ -10,7 +10,7 @@ from mitigation.exceptions import MalformedRequest
 from mitigation.models import Change, Target, TargetName
 from mitigation.protocol.scope import Network, covered_by, parse_target_prefix
 from mitigation.resolver import Address, Answer
-from mitigation.services import conflicts, scopes
+from mitigation.services import conflicts, locks, scopes
 from mitigation.services.scopes import Allowed
 from mitigation.services.units import Unit, unit_of_work
 
@@ -32,6 +32,8 @@ def resolve_due(resolve: Resolve, *, clock: Callable[[], datetime]) -> int:
     answers = resolve(row.name for row in claimed)
     now = clock()
     with unit_of_work(now) as unit:
+        owners = TargetName.objects.filter(pk__in=[row.pk for row in claimed])
+        locks.domains_of_mitigations(owners.values_list("mitigation_id", flat=True))
         live = TargetName.objects.select_related("mitigation").filter(mitigation__ended_at=None)
         rows = list(live.filter(pk__in=[row.pk for row in claimed]).order_by("pk"))
         allowed = scopes.allowed({row.mitigation.domain_id for row in rows})

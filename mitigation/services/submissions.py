@@ -31,10 +31,10 @@ from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.constants import INDEFINITE_LIFETIME
 from mitigation.protocol.scope import MitigationRequest, Scope
 from mitigation.protocol.status import Happening, Status
-from mitigation.services import conflicts, scopes
+from mitigation.services import conflicts, locks, scopes
 from mitigation.services.history import actor_of, record, subject_of
 from mitigation.services.overlaps import Neighbours, Reach, Shared, asker_of, common_scope, reach_now, reach_of
-from mitigation.services.units import Unit, lockable, unit_of_work
+from mitigation.services.units import Unit, unit_of_work
 
 MAXIMUM_CUIDS = 64  # of one client; ever new ones are a fault or an attack (RFC 9132, section 11)
 
@@ -109,7 +109,7 @@ class _Batch:
         requests = [submission.request for submission in submissions]
         client_ids = {submission.client_id for submission in submissions}
         self._clients = {client.pk: client for client in Client.objects.filter(pk__in=client_ids)}
-        self._domains = _locked_domains({client.domain_id for client in self._clients.values()})
+        self._domains = locks.domains({client.domain_id for client in self._clients.values()})
         self._allowed = scopes.allowed(self._domains)
         self._owner_of_cuid = {
             (cdid, cuid): owner
@@ -345,7 +345,8 @@ class _Batch:
         )
 
     def write(self) -> None:
-        Cuid.objects.bulk_create(self._new_cuids)
+        # In one order for everybody: two batches with the same new cuids then wait for each other in no circle.
+        Cuid.objects.bulk_create(sorted(self._new_cuids, key=lambda one: (one.cuid, one.cdid)))
         rows = Mitigation.objects.bulk_create([mitigation for mitigation, _ in self._new])
         targets, names, transitions = [], [], []
         for mitigation, (_, scope) in zip(rows, self._new, strict=True):
@@ -356,14 +357,6 @@ class _Batch:
         Target.objects.bulk_create(targets)
         TargetName.objects.bulk_create(names)
         self._unit.transitions += transitions
-
-
-def _locked_domains(ids: Iterable[int]) -> dict[int, Domain]:
-    """In id order and locked, so that two batches over the same domains wait instead of deadlocking."""
-    query = Domain.objects.filter(pk__in=ids).order_by("pk")
-    if lockable():
-        query = query.select_for_update()
-    return {domain.pk: domain for domain in query}
 
 
 def _start_lifetime(mitigation: Mitigation, lifetime: int, now: datetime) -> None:

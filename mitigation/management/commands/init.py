@@ -8,8 +8,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
+from django.db import OperationalError
 
-from mitigation.management.commands._output import now
+from mitigation.management.commands._output import now, unusable
 from mitigation.pki.authority import initialise
 from mitigation.pki.home import Home
 
@@ -25,6 +26,9 @@ class Command(BaseCommand):
         made = initialise(home, names=usable, addresses=["127.0.0.1", "::1"], now=now())
         for directory in (home.run, settings.STATIC_ROOT):
             directory.mkdir(mode=0o700, exist_ok=True)
-        call_command("migrate", interactive=False, verbosity=0)
+        try:
+            call_command("migrate", interactive=False, verbosity=0)
+        except OperationalError as error:
+            raise unusable(error) from None
         if options["verbosity"]:
             self.stdout.write(f"{home.root}: made {', '.join(made)}" if made else f"{home.root}: everything is there")
