@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mitigation.exceptions import MalformedRequest
+from mitigation.protocol.filters import AclControl
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -73,10 +74,12 @@ class Scope:
             }
         )
 
-    def digest(self, *, trigger_mitigation: bool = True) -> str:
+    def digest(self, *, trigger_mitigation: bool = True, acls: Iterable[AclControl] = ()) -> str:
         """The same for every encoding and order of the same request: a refresh must repeat it (section 4.4.1.3)."""
         values = {name: sorted(map(_canonical, items)) for name, items in self.as_json().items()}
         values["trigger-mitigation"] = [str(trigger_mitigation)]
+        if switched := sorted(_canonical(one.as_json()) for one in acls):
+            values["acl-list"] = switched
         return hashlib.sha256(_canonical(values).encode()).hexdigest()
 
 
@@ -94,11 +97,13 @@ class MitigationRequest:
     trigger_mitigation: bool = True
     attack_status: int | None = None
     cdid: str = ""
+    acls: tuple[AclControl, ...] = ()  # filters to switch with it (RFC 9133)
     digest: str = field(default="")
 
     def __post_init__(self) -> None:
         if not self.digest:
-            object.__setattr__(self, "digest", self.scope.digest(trigger_mitigation=self.trigger_mitigation))
+            digest = self.scope.digest(trigger_mitigation=self.trigger_mitigation, acls=self.acls)
+            object.__setattr__(self, "digest", digest)
 
 
 def parse_target_prefix(text: str) -> Network:

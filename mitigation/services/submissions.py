@@ -32,6 +32,7 @@ from mitigation.protocol.constants import INDEFINITE_LIFETIME
 from mitigation.protocol.scope import MitigationRequest, Scope
 from mitigation.protocol.status import Happening, Status
 from mitigation.services import conflicts, locks, scopes
+from mitigation.services.filters import Filters
 from mitigation.services.history import actor_of, record, subject_of
 from mitigation.services.overlaps import Neighbours, Reach, Shared, asker_of, common_scope, reach_now, reach_of
 from mitigation.services.units import Unit, unit_of_work
@@ -124,6 +125,7 @@ class _Batch:
             .filter(client_id__in=client_ids, mid__in={request.mid for request in requests})
         }
         self._aliases = scopes.Aliases((one.client_id, one.request) for one in submissions)
+        self._filters = Filters(((one.client_id, one.request) for one in submissions), unit)
         self._neighbours = Neighbours(self._reaches(submissions), self._domains, known=self._live.values())
         self._count: dict[int, int] = {}
         self._enforces = EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
@@ -157,6 +159,7 @@ class _Batch:
             scope = self._aliases.expand(client.pk, request)
             self._allowed[client.domain_id].check(scope)
             _check_absent(submission)
+            self._filters.check(client.pk, request, under_attack=self._is_under_attack(client, request))
             return self._create(client, request, scope)
         self._allowed[client.domain_id].check(Scope.from_json(existing.protected_scope))
         if submission.if_none_match:
@@ -250,6 +253,7 @@ class _Batch:
             self._override(other, by=request.mid)
         if mitigation.is_active:
             self._preempt([other for other in own if other not in same], by=request.mid)
+        self._filters.switch(client.pk, request)
         self._new.append((mitigation, scope))
         self._live[(client.pk, request.cdid, request.cuid, request.mid)] = mitigation
         self._neighbours.add(mitigation, reach)
@@ -259,6 +263,16 @@ class _Batch:
             conflicts.settle_at_end(mitigation, self._unit)
         self._audit("submit", mitigation, after={"scope": mitigation.scope, "lifetime": mitigation.lifetime})
         return Granted(request.mid, mitigation.lifetime, created=True, conflict=conflict)
+
+    def _is_under_attack(self, client: Client, request: MitigationRequest) -> bool:
+        """Asked where filters are to be switched only: whether anything of this client is active."""
+        if not request.acls or request.trigger_mitigation:
+            return bool(request.acls)
+        asker = (client.pk, request.cdid, request.cuid)
+        if any(asker_of(row) == asker and row.is_active for row, _ in self._new):
+            return True
+        active = Mitigation.objects.enforced()
+        return active.filter(client=client, cdid=request.cdid, cuid=request.cuid).exists()
 
     def _row(
         self, client: Client, request: MitigationRequest, scope: Scope, waits: ConflictInformation | None

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from mitigation.models import Mitigation
 from mitigation.protocol import messages
+from mitigation.protocol.filters import AclControl
 from mitigation.protocol.messages import Content, MitigationReport
 from mitigation.protocol.scope import Scope
 from mitigation.protocol.status import ACTIVE, Status
@@ -50,6 +51,7 @@ def report(mitigation: Mitigation, *, now: datetime) -> MitigationReport:
         pkts_dropped=packets if counted else None,
         pps_dropped=round(packets / elapsed) if counted and packets is not None else None,
         conflict=conflicts.told(mitigation, now=now),
+        acls=tuple(map(AclControl.from_json, mitigation.acl_changes)),
     )
 
 
