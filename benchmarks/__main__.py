@@ -47,6 +47,10 @@ class Server:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+class Failed(Exception):
+    """The generator got no figure; the text says why."""
+
+
 def main() -> None:
     options = _options()
     build()
@@ -83,7 +87,12 @@ def measure(server: Server, other: Server | None, options: argparse.Namespace) -
     def pair(name: str, mode: str, sessions: int) -> None:
         mine = row(name, server, mode, sessions)
         if other is not None:
-            theirs = row(name, other, mode, sessions)
+            try:
+                theirs = row(name, other, mode, sessions)
+            except Failed as reason:
+                results[f"{name}, {other.name}"] = None
+                print(f"{name + ', ' + other.name:52} no figure: {reason}")
+                return
             print(f"{'':42} ratio {mine['per_second'] / max(theirs['per_second'], 0.1):.2f}")
 
     pair("full handshakes", "full", 50)
@@ -110,7 +119,7 @@ def load(server: Server, mode: str, sessions: int, seconds: float, mids: tuple[i
     before = server.cpu_seconds()
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=False)
     if done.returncode:
-        sys.exit(f"the generator failed: {done.stderr}")
+        raise Failed(done.stderr.strip())
     found: dict[str, Any] = json.loads(done.stdout)
     found["server_cpu"] = server.cpu_seconds() - before
     return found

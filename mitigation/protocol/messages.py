@@ -13,6 +13,7 @@ from mitigation.protocol.conflicts import ConflictInformation
 from mitigation.protocol.constants import INDEFINITE_LIFETIME, MAXIMUM_LIFETIME
 from mitigation.protocol.paths import Path
 from mitigation.protocol.scope import MitigationRequest, PortRange, Scope, parse_target_prefix
+from mitigation.protocol.targets import parse_target_fqdn, parse_target_uri
 
 _TARGETS = ("target-prefix", "target-fqdn", "target-uri", "alias-name")
 _IN_A_REQUEST = frozenset(
@@ -77,10 +78,18 @@ def _scope(entry: Mapping[str, Any]) -> Scope:
         target_prefix=tuple(dict.fromkeys(map(parse_target_prefix, entry.get("target-prefix", ())))),
         target_port_range=_port_ranges(entry.get("target-port-range", ())),
         target_protocol=protocols,
-        target_fqdn=tuple(dict.fromkeys(entry.get("target-fqdn", ()))),
-        target_uri=tuple(dict.fromkeys(entry.get("target-uri", ()))),
+        target_fqdn=tuple(dict.fromkeys(map(parse_target_fqdn, entry.get("target-fqdn", ())))),
+        target_uri=_uris(entry.get("target-uri", ())),
         alias_name=tuple(dict.fromkeys(entry.get("alias-name", ()))),
     )
+
+
+def _uris(texts: Iterable[str]) -> tuple[str, ...]:
+    """As received, each once; what they stand for is read from them again where it is needed."""
+    unique = tuple(dict.fromkeys(texts))
+    for text in unique:
+        parse_target_uri(text)
+    return unique
 
 
 def _port_ranges(entries: Iterable[Mapping[str, Any]]) -> tuple[PortRange, ...]:

@@ -6,7 +6,7 @@ import hashlib
 import ipaddress
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mitigation.exceptions import MalformedRequest
@@ -58,6 +58,19 @@ class Scope:
             target_fqdn=tuple(values.get("target-fqdn", ())),
             target_uri=tuple(values.get("target-uri", ())),
             alias_name=tuple(values.get("alias-name", ())),
+        )
+
+    def joined(self, *others: Scope) -> Scope:
+        """The values of each attribute together, each once (RFC 9132, section 4.4.1.3: aliases beside other targets).
+
+        An attribute that means "any" by its absence is narrowed by another's values, as the section has it.
+        """
+        everything = (self, *others)
+        return Scope(
+            **{
+                one.name: tuple(dict.fromkeys(value for scope in everything for value in getattr(scope, one.name)))
+                for one in fields(Scope)
+            }
         )
 
     def digest(self, *, trigger_mitigation: bool = True) -> str:

@@ -98,20 +98,22 @@ class Child:
             os.close(writing)
         if self._told_to_stop.is_set():
             self._process.terminate()
-        told = asyncio.create_task(self._hear_ready(reading))
+        told = asyncio.create_task(self._hear_ready(reading, time.monotonic()))
         printing = asyncio.create_task(self._print())
         code = await self._process.wait()
         await printing
         told.cancel()
         return code
 
-    async def _hear_ready(self, reading: int) -> None:
+    async def _hear_ready(self, reading: int, began: float) -> None:
         loop = asyncio.get_running_loop()
         heard = loop.create_future()
         loop.add_reader(reading, lambda: heard.done() or heard.set_result(os.read(reading, 16)))
         try:
             if await heard:
                 self.ready.set()
+                if self.restarts:
+                    say(self.program.name, f"ready again after {time.monotonic() - began:.1f} s")
         finally:
             loop.remove_reader(reading)
             os.close(reading)

@@ -64,8 +64,9 @@ class Cursor:
 
     async def _look(self) -> None:
         while True:
-            self._number, changes = await database_sync_to_async(since)(self._number)
+            number, changes = await database_sync_to_async(since)(self._number)
             if changes:
-                await self._heard(changes)
+                await self._heard(changes)  # where this fails the same changes come again: none may be missed
+            self._number = number
             if len(changes) < BATCH:
                 return

@@ -9,10 +9,11 @@ import time
 from collections.abc import Iterable
 from datetime import timedelta
 
-from channels.db import database_sync_to_async
 from django.conf import settings
+from django.db import DatabaseError
 
 from mitigation.runtime import clock
+from mitigation.runtime.threads import writing
 from mitigation.services import sessions
 from mitigation.signal_channel.book import Identity
 from mitigation.tls import Remote
@@ -34,9 +35,7 @@ class SessionRows:
 
     async def start(self) -> list[int]:
         """Closes what an earlier life of this worker left open; returns the clients that had a session then."""
-        return await database_sync_to_async(sessions.close_all_of)(
-            worker_name(), reason="worker restarted", now=clock.now()
-        )
+        return await writing(sessions.close_all_of)(worker_name(), reason="worker restarted", now=clock.now())
 
     def opened(self, remote: Remote, identity: Identity) -> None:
         self._queue.put_nowait(("opened", remote, identity))
@@ -49,9 +48,11 @@ class SessionRows:
             what, remote, detail = await self._queue.get()
             try:
                 if isinstance(detail, Identity):
-                    self._row_of[remote.session_id] = await database_sync_to_async(self._open)(remote, detail)
+                    self._row_of[remote.session_id] = await writing(self._open)(remote, detail)
                 elif (row := self._row_of.pop(remote.session_id, None)) is not None:
-                    await database_sync_to_async(self._close)(row, str(detail))
+                    await writing(self._close)(row, str(detail))
+            except DatabaseError as error:
+                log.warning("session %s was not noted as %s: %s", remote.session_id, what, error)
             except Exception:
                 log.exception("session %s was not noted as %s", remote.session_id, what)
 
@@ -63,11 +64,14 @@ class SessionRows:
             for remote in remotes
             if remote.session_id in self._row_of
         }
-        await database_sync_to_async(sessions.note_heard)(heard, now=now)
+        try:
+            await writing(sessions.note_heard)(heard, now=now)
+        except DatabaseError as error:
+            log.warning("who was heard from was not noted: %s", error)
 
     async def close_all(self, reason: str) -> None:
         self._row_of.clear()
-        await database_sync_to_async(sessions.close_all_of)(worker_name(), reason=reason, now=clock.now())
+        await writing(sessions.close_all_of)(worker_name(), reason=reason, now=clock.now())
 
     @staticmethod
     def _open(remote: Remote, identity: Identity) -> int:

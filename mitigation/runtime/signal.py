@@ -15,6 +15,7 @@ from aiocoap import Code, Message
 from aiocoap.numbers.types import NON
 from channels.db import database_sync_to_async
 from django.conf import settings
+from django.db import DatabaseError
 
 from mitigation.models import Change, Mitigation
 from mitigation.pki.home import Home
@@ -24,6 +25,7 @@ from mitigation.runtime import clock, loops, sockets
 from mitigation.runtime.cursor import Changes, Cursor
 from mitigation.runtime.hints import Hints
 from mitigation.runtime.session_rows import SessionRows
+from mitigation.runtime.threads import writing
 from mitigation.runtime.writer import Writer
 from mitigation.services import mitigations
 from mitigation.signal_channel import reports
@@ -158,8 +160,19 @@ class SignalWorker:
                 log.error("%d clients fell silent at once: nothing is started; is it our own line?", len(loss.clients))
                 continue
             for client_id in loss.clients:
-                started = await database_sync_to_async(mitigations.session_lost)(client_id, now=clock.now())
+                await self._start_preconfigured(client_id)
+
+    async def _start_preconfigured(self, client_id: int) -> None:
+        """Until it is done: a database that takes nothing now must not cost a client its protection."""
+        while True:
+            try:
+                started = await writing(mitigations.session_lost)(client_id, now=clock.now())
+            except DatabaseError as error:
+                log.error("preconfigured mitigations of client %d did not start, again soon: %s", client_id, error)
+                await asyncio.sleep(1)
+            else:
                 log.warning("client %d fell silent; %d preconfigured mitigations started", client_id, started)
+                return
 
     def _cut_silent(self) -> None:
         """Sessions that nothing came over for the whole span are no more (RFC 9132, section 4.7)."""

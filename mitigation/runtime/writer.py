@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from mitigation.exceptions import Unavailable
 from mitigation.runtime import clock
@@ -22,6 +22,11 @@ from mitigation.services.units import unit_of_work
 LINGER = 0.004  # seconds a batch waits for company: the best 99th percentile was measured at 4 to 5 ms
 LARGEST = 512
 WAITING = 4_096  # beyond this a request is refused rather than answered late
+
+# Seconds that a batch waits for the database's lock. A client says its request again after 3 s (RFC 9132, section 4.4)
+# and should have heard by then that it cannot be stored now; no transaction of ours holds the lock for so long.
+PATIENCE = 2.5
+RETRY_AFTER = 5  # seconds, the Max-Age of that answer
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +93,8 @@ class Writer:
         self.items += len(batch)
         try:
             outcomes = self._commit([item for item, _ in batch])
+        except (OperationalError, InterfaceError) as error:  # locked, full, gone: the same for all, now and behind
+            self._refuse([*batch, *self._waiting()], error)
         except Exception as error:  # noqa: BLE001  the boundary of the writer thread: every waiter gets an answer
             if len(batch) == 1:
                 self._fail(batch[0], error)
@@ -95,12 +102,14 @@ class Writer:
             log.warning("a batch of %d did not commit (%s); each alone now", len(batch), type(error).__name__)
             for waiting in batch:
                 self._write([waiting])
-            return
-        self._loop.call_soon_threadsafe(_resolve, batch, outcomes)
+        else:
+            self._loop.call_soon_threadsafe(_resolve, batch, outcomes)
 
     def _commit(self, items: Sequence[Item]) -> list[Outcome | None]:
         outcomes: list[Outcome | None] = []
         connection.close_if_unusable_or_obsolete()  # a database that was restarted meanwhile costs no request
+        if connection.connection is None:
+            _be_impatient()
         with unit_of_work(self._now()) as unit:
             locks.domains_of_clients(item.client_id for item in items)  # all at once: the runs below come in any order
             for kind, run in groupby(items, type):
@@ -112,14 +121,39 @@ class Writer:
                     outcomes += [None] * len(same)
         return outcomes
 
+    def _waiting(self) -> list[_Waiting]:
+        """Everything in the queue, but for the word to end."""
+        found = []
+        while not self._queue.empty():
+            item = self._queue.get()
+            if item is None:
+                self._queue.put(None)
+                break
+            found.append(item)
+        return found
+
+    def _refuse(self, batch: list[_Waiting], error: Exception) -> None:
+        log.error("%d requests not stored, and refused: %s", len(batch), error)
+        connection.close()  # the next batch begins with a fresh connection
+        for _, answer in batch:
+            refusal = Unavailable("the server cannot store the request now; ask again", retry_after=RETRY_AFTER)
+            self._loop.call_soon_threadsafe(_reject, answer, refusal)
+
     def _fail(self, waiting: _Waiting, error: Exception) -> None:
         if isinstance(error, DatabaseError):
-            log.error("not written: %s", error)
-            error = Unavailable("the server cannot store the request now; ask again", retry_after=10)
-            connection.close()  # the next batch begins with a fresh connection
-        else:
-            log.error("not written", exc_info=error)
+            self._refuse([waiting], error)
+            return
+        log.error("not written", exc_info=error)
         self._loop.call_soon_threadsafe(_reject, waiting[1], error)
+
+
+def _be_impatient() -> None:
+    """On this thread's new connection: other processes may wait for the lock for longer than a client waits for us."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
+        else:
+            cursor.execute(f"SET lock_timeout = {PATIENCE * 1000:.0f}")
 
 
 def _resolve(batch: list[_Waiting], outcomes: list[Outcome | None]) -> None:

@@ -7,7 +7,7 @@ many verbs is one transaction with one increment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -33,6 +33,11 @@ class Unit:
         self._changed: dict[Mitigation, set[str]] = {}
         self._news: dict[tuple[str, int], None] = {}  # in the order first said
         self._rules_are_stale = False
+        self._at_end: list[Callable[[], None]] = []
+
+    def at_end(self, work: Callable[[], None]) -> None:
+        """Have this done once everything else of the transaction is written and can be read."""
+        self._at_end.append(work)
 
     def audit(self, *, door: str, actor: str, action: str, subject: str, before: Any = None, after: Any = None) -> None:
         """Who did what. `before` and `after` are plain JSON values."""
@@ -65,6 +70,9 @@ class Unit:
     def finish(self) -> None:
         """The rest, once: points marked, changes counted. Nothing may be written in the transaction after this."""
         self.flush()
+        while self._at_end:
+            self._at_end.pop(0)()
+            self.flush()
         if self._rules_are_stale:
             self._mark_points()
         if self._news:

@@ -9,6 +9,7 @@ from mitigation.protocol import messages
 from mitigation.protocol.messages import Content, MitigationReport
 from mitigation.protocol.scope import Scope
 from mitigation.protocol.status import ACTIVE, Status
+from mitigation.services import conflicts
 
 
 def live(key: tuple[int, str, int | None]) -> list[Mitigation]:
@@ -48,6 +49,7 @@ def report(mitigation: Mitigation, *, now: datetime) -> MitigationReport:
         bps_dropped=round(octets / elapsed) if counted and octets is not None else None,
         pkts_dropped=packets if counted else None,
         pps_dropped=round(packets / elapsed) if counted and packets is not None else None,
+        conflict=conflicts.told(mitigation, now=now),
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +19,7 @@ from mitigation.drivers.registry import get_driver
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint
 from mitigation.services import enforcement
+from mitigation.tasks import holder
 
 FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty: finds what others changed on the equipment
 
@@ -36,7 +35,7 @@ _SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
 _working = threading.Lock()  # the task and the worker's own look share one driver
 _drivers: dict[tuple[int, str], Driver] = {}
 _last_full: dict[int, float] = {}
-_holder = f"{socket.gethostname()[:48]}:{os.getpid()}"
+_holder = holder.this_process()
 
 
 @shared_task
@@ -62,6 +61,8 @@ def look(name: str) -> None:
 
 
 def _reconcile(point: EnforcementPoint) -> None:
+    if point.lease_holder and holder.is_dead(point.lease_holder):
+        enforcement.release(point.pk, holder=point.lease_holder)
     first = point.pk not in _last_full
     if enforcement.reconcile(point.pk, _driver(point), holder=_holder, clock=_now, thorough=first and point.enforces):
         _last_full[point.pk] = time.monotonic()

@@ -5,6 +5,7 @@ Like aiocoap's TokenManager, with the tokens of a session kept at the session: i
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from typing import Any, Final
@@ -45,7 +46,7 @@ class TokenLayer(interfaces.RequestInterface, interfaces.TokenManager):  # type:
         outgoing, remote.outgoing = remote.outgoing, {}
         incoming, remote.incoming = remote.incoming, {}
         for pipe in outgoing.values():
-            pipe.add_exception(exception)
+            _give(pipe.add_exception, exception)
         for _, stop in incoming.values():
             stop()
 
@@ -112,10 +113,18 @@ class TokenLayer(interfaces.RequestInterface, interfaces.TokenManager):  # type:
         final = not (pipe.request.opt.observe == 0 and response.opt.observe is not None)
         if final:
             del outgoing[response.token]
-        pipe.add_response(response, is_last=final)
-        return True
+        return _give(pipe.add_response, response, final)
 
     def _fail(self, remote: Any, token: bytes, reason: Exception | None = None) -> None:
         pipe = remote.outgoing.pop(token, None)
         if pipe is not None:
-            pipe.add_exception(reason or error.MessageError("the peer rejected the message with a Reset"))
+            _give(pipe.add_exception, reason or error.MessageError("the peer rejected the message with a Reset"))
+
+
+def _give(add: Callable[..., None], *event: Any) -> bool:
+    """Whether anybody took it. Who waited may have given up in this turn of the loop, and the pipe not know it yet."""
+    try:
+        add(*event)
+    except asyncio.InvalidStateError:
+        return False
+    return True

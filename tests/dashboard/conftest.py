@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,6 +19,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.test import Client
 from django.utils import timezone
+
+# Pictures are taken on demand, by PICTURES=1; they are no tests.
+collect_ignore = [] if os.environ.get("PICTURES") else ["test_dashboard_pictures.py"]
 
 
 @pytest.fixture

@@ -571,7 +571,6 @@ def test_ten_thousand_rules_load_and_read_fast(lab, make_driver):
     assert installed.keys() == keys(many) | keys(one.rule for one in one_more)
     assert len(counters) == 10_001
     assert driver.installed().keys() == keys(many)
-    assert seconds["load 10,000"] < 3
-    assert seconds["one more"] < 0.3
-    assert seconds["read 10,001 installed"] < 2
-    assert seconds["read 10,001 counters"] < 1
+    # Figures are for docs/benchmarks.md; here only what would be another order of growth fails, on any shared machine.
+    assert seconds.pop("one more") < 2
+    assert max(seconds.values()) < 30

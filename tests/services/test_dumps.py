@@ -244,7 +244,11 @@ def test_a_dump_of_other_migrations_is_refused_with_a_sentence(filled: None, scr
         ("mitigation.client", lambda row: [row[0], 999_999, *row[2:]], "refuses what is in the dump"),  # no such domain
         ("mitigation.domain", lambda row: [1, *row[1:]], "refuses what is in the dump"),  # the same id twice
         ("mitigation.domain", lambda row: row[:-1], "a row of mitigation.domain that makes no sense"),
-        ("mitigation.target", lambda row: [*row[:-1], "no base64!"], "a row of mitigation.target that makes no sense"),
+        (
+            "mitigation.target",
+            lambda row: [*row[:4], "no base64!", *row[5:]],
+            "a row of mitigation.target that makes no sense",
+        ),
         (
             "mitigation.sample",
             lambda row: [*row[:2], "soon", *row[3:]],

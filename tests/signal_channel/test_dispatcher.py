@@ -78,7 +78,12 @@ def test_every_refusal_is_in_the_table() -> None:
         return {leaf for sub in kind.__subclasses__() for leaf in leaves(sub)} or {kind}
 
     own = {kind for kind in leaves(exceptions.DotsError) if kind.__module__ == exceptions.__name__}
-    not_for_peers = {exceptions.IllegalTransition, exceptions.DriverError, exceptions.Ignored}
+    not_for_peers = {
+        exceptions.IllegalTransition,
+        exceptions.DriverError,
+        exceptions.Ignored,
+        exceptions.StorageRefused,
+    }
     assert own - not_for_peers == set(errors.CODES)
 
 

@@ -9,6 +9,7 @@ from aiocoap import GET, Code, Message
 from aiocoap.numbers.types import NON
 from coap_requests import FakePipe, FakeRemote, request
 
+from mitigation.protocol.constants import NOTIFICATION_PERIOD, TOLD_FOUR_TIMES
 from mitigation.signal_channel import observers as module
 from mitigation.signal_channel.observers import Observers, State
 
@@ -88,6 +89,26 @@ async def test_the_state_is_repeated_while_active_and_only_then() -> None:
     count = len(watched.pipe.sent)
     with pytest.raises(TimeoutError):
         await watched.told(count + 1, within=0.8)
+    await watched.end()
+
+
+@pytest.mark.rows("SIG-OBS-024", "SIG-LIF-011", "SIG-LIF-012")
+async def test_what_lasts_three_and_a_half_periods_is_told_four_times() -> None:
+    observers = Observers()
+    watched = Watched(observers)
+    await watched.told(1)
+    three = State(b"three", is_active=True, is_final=False)
+    eight = State(b"eight", is_active=False, is_final=False)
+
+    def become(state: State) -> None:
+        watched.state = state
+        observers.wake(*KEY)
+
+    become(three)
+    lasting = TOLD_FOUR_TIMES / NOTIFICATION_PERIOD * module.NOTIFICATION_PERIOD
+    asyncio.get_running_loop().call_later(module.NOTIFICATION_GAP + lasting, become, eight)
+
+    assert await watched.told(6, within=5) == [b"one", *[b"three"] * 4, b"eight"]
     await watched.end()
 
 
