@@ -8,11 +8,12 @@ DEV_STAMP := $(VENV)/.requirements-dev
 
 SECONDS ?= 60
 
-.PHONY: run up test test-fast lint format types bench flood conformance fuzz clean help
+.PHONY: run up test test-fast test-postgres lint format types bench flood conformance fuzz clean help
 
 help:
 	@echo "make run          the whole server with a demo domain, client and login; Ctrl-C stops it"
 	@echo "make test         everything; make test-fast in under a minute"
+	@echo "make test-postgres  the same on PostgreSQL, in a cluster of its own"
 	@echo "make lint         style and types"
 	@echo "make bench        handshakes, GET and durable PUT a second"
 	@echo "make flood        what a client waits for its answers while others flood the server"
@@ -26,7 +27,10 @@ up: $(STAMP)
 	$(BIN)/python manage.py up
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
+
+test-postgres: $(DEV_STAMP)
+	$(BIN)/python -m tests.harness.postgres $(BIN)/python -m pytest $(PYTEST)
 
 test-fast: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m "not flow and not slow"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from django.core.exceptions import ImproperlyConfigured
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
-from dotsweb import env
+from dotsweb import databases, env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -24,6 +22,9 @@ DOTS_DRIVER = env.text("DOTS_DRIVER", "auto")  # nftables, dryrun, or auto: nfta
 DOTS_NFT_TABLE = env.text("DOTS_NFT_TABLE", "dots")
 # Seconds of silence after which a client is lost: 15 heartbeats of 30 s (RFC 9132, sections 4.5.2 and 4.7).
 DOTS_SESSION_LOSS_AFTER = env.number("DOTS_SESSION_LOSS_AFTER", 450, lowest=2)
+# Who is asked for names of targets: `192.0.2.53`, `[2001:db8::53]:53`, `tls://192.0.2.53#dns.example`; none: those
+# that the machine asks.
+DOTS_RESOLVERS = env.words("DOTS_RESOLVERS", "")
 # Requests that one client may make a second in the long run, and at once (RFC 9132, section 11), over all its sessions.
 DOTS_CLIENT_RATE = env.number("DOTS_CLIENT_RATE", 100, lowest=1)
 DOTS_CLIENT_BURST = env.number("DOTS_CLIENT_BURST", 500, lowest=1)
@@ -74,41 +75,8 @@ TEMPLATES = [
 
 # -- database ---------------------------------------------------------------------------------------------------------
 
-
-def _database(url: str) -> dict[str, object]:
-    if not url:
-        return {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": DOTS_HOME / "db.sqlite3",
-            "CONN_MAX_AGE": None,
-            "OPTIONS": {
-                "timeout": 20,
-                # Take the write lock at BEGIN: Django ignores select_for_update here, and a lock that is upgraded
-                # in the middle of a transaction fails at once instead of waiting.
-                "transaction_mode": "IMMEDIATE",
-                # FULL: what was acknowledged survives a power cut, not only a crash of the process.
-                "init_command": (
-                    "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=20000;"
-                    "PRAGMA cache_size=-64000; PRAGMA foreign_keys=ON;"
-                ),
-            },
-            "TEST": {"NAME": DOTS_HOME / "test.sqlite3"},  # a file: threads of a test share it
-        }
-    parts = urlsplit(url)
-    if parts.scheme not in ("postgres", "postgresql"):
-        raise ImproperlyConfigured("DATABASE_URL must begin with postgres:// or be unset")
-    return {
-        "ENGINE": "django.db.backends.postgresql",
-        "NAME": parts.path.lstrip("/"),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": parts.hostname or "",
-        "PORT": parts.port or "",
-        "CONN_MAX_AGE": None,
-    }
-
-
-DATABASES = {"default": _database(env.text("DATABASE_URL", ""))}
+_DATABASE_URL = env.text("DATABASE_URL", "")
+DATABASES = {"default": databases.postgresql(_DATABASE_URL) if _DATABASE_URL else databases.sqlite(DOTS_HOME)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # -- bus --------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 
+from mitigation.resolver import Resolver
+
 
 @register()
 def ports_differ(**_: Any) -> list[CheckMessage]:
@@ -29,6 +31,21 @@ def driver_is_known(**_: Any) -> list[CheckMessage]:
                 f"DOTS_DRIVER={settings.DOTS_DRIVER!r} is not known.",
                 hint="Use nftables, dryrun, or leave it out: nftables is taken where the process may.",
                 id="dots.E002",
+            )
+        ]
+    return []
+
+
+@register()
+def resolvers_are_addresses(**_: Any) -> list[CheckMessage]:
+    try:
+        Resolver(settings.DOTS_RESOLVERS)
+    except ValueError as error:
+        return [
+            Error(
+                f"DOTS_RESOLVERS={','.join(settings.DOTS_RESOLVERS)!r} cannot be used: {error}.",
+                hint="Name addresses: 192.0.2.53, [2001:db8::53]:53, or tls://192.0.2.53#dns.example for DNS over TLS.",
+                id="dots.E003",
             )
         ]
     return []

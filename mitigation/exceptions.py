@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mitigation.protocol.conflicts import ConflictInformation
+    from mitigation.protocol.filters import AclControl
 
 
 class DotsError(Exception):
@@ -76,8 +77,22 @@ class Unavailable(DotsError):
         self.retry_after = retry_after
 
 
+class FilterNotApplied(DotsError):
+    """Filters that a request wants switched cannot be switched now (RFC 9133, section 3.2.1: 5.03 with the list)."""
+
+    def __init__(self, message: str, *, mid: int, acls: tuple[AclControl, ...], retry_after: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.mid = mid
+        self.acls = acls
+
+
 class IllegalTransition(DotsError):
     """A happening that the state table does not allow in this status: a defect or a race, never the peer's fault."""
+
+
+class StorageRefused(DotsError):
+    """A dump or a backup cannot be taken as asked; nothing was changed. Said to administrators only."""
 
 
 class DriverError(DotsError):

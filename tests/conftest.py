@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.harness import databases, postgres
 from tests.harness.environment import IN_CI, PRIVATE_NETWORK
+from tests.harness.postgres import Cluster
 from tests.harness.product import Product, running
 
 pytest_plugins = ["tests.conformance.plugin"]
@@ -29,6 +31,25 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def _layer_in_memory(settings: Any) -> None:
     """Tests inside one process need no bus; the flows have the product's own."""
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    yield
+    if databases.on_postgres():
+        with django_db_blocker.unblock():
+            databases.end_other_sessions()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """PostgreSQL, for tests that need it beside SQLite whatever the run itself is on."""
+    if postgres.binaries() is None:
+        if IN_CI:
+            pytest.fail("PostgreSQL is missing; .ci/run installs it")
+        pytest.skip("PostgreSQL is not installed: apt install postgresql")
+    with postgres.cluster() as running_cluster:
+        yield running_cluster
 
 
 @pytest.fixture(scope="session")

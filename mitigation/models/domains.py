@@ -11,14 +11,24 @@ from django.db.models import Q
 class Domain(models.Model):
     """A DOTS client domain (RFC 8811): the organisation, and what it may ask for."""
 
+    class ConflictPolicy(models.TextChoices):
+        """What becomes of an immediate request that overlaps an active one of another client of the domain."""
+
+        BOTH = "both"  # both stay active
+        REFUSE_NEW = "refuse-new"
+        DEACTIVATE_NEW = "deactivate-new"  # kept, inactive, until the other has ended and it is asked for again
+
     name = models.CharField(max_length=255, unique=True)
     created_at = models.DateTimeField()
+    conflict_policy = models.CharField(max_length=16, choices=ConflictPolicy.choices, default=ConflictPolicy.BOTH)
     maximum_lifetime = models.PositiveBigIntegerField(default=86_400)  # seconds; what is granted at most
     grants_indefinite = models.BooleanField(default=False)  # whether lifetime -1 is granted as asked
     maximum_mitigations = models.PositiveIntegerField(default=1_000)  # live ones, over all clients
     playbook = models.CharField(max_length=32, default="shield")
     playbook_parameters = models.JSONField(default=dict, blank=True)
     never_block = models.JSONField(default=list, blank=True)  # prefixes, text
+    attack_over_after = models.PositiveIntegerField(default=300)  # seconds without a drop that mean status 3; 0: never
+    https_over_udp = models.BooleanField(default=False)  # an https URI also means UDP on its port (HTTP/3)
     contact = models.CharField(max_length=255, blank=True)
 
     def __str__(self) -> str:
@@ -59,17 +69,22 @@ class Client(models.Model):
     name = models.CharField(max_length=255, unique=True)
     created_at = models.DateTimeField()
     enabled = models.BooleanField(default=True)
+    is_gateway = models.BooleanField(default=False)  # trusted to say by cdid for whom it asks (RFC 9132, 4.4.1.2)
 
     def __str__(self) -> str:
         return self.name
 
 
 class Cuid(models.Model):
-    """A cuid belongs to the client that used it first (RFC 9132, section 4.4.1.1)."""
+    """A cuid belongs to the client that used it first (RFC 9132, section 4.4.1.1); behind a gateway, within a cdid."""
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="cuids")
-    cuid = models.CharField(max_length=250, unique=True)
+    cdid = models.CharField(max_length=250, blank=True)
+    cuid = models.CharField(max_length=250)
     since = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["cuid", "cdid"], name="cuid_owner")]
 
 
 class CredentialQuerySet(models.QuerySet["Credential"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -26,19 +27,21 @@ class MitigationQuerySet(models.QuerySet["Mitigation"]):
         return self.live().filter(status__in=[int(status) for status in ACTIVE])
 
     def due(self, now: datetime) -> MitigationQuerySet:
-        """Those whose lifetime or terminating period has run out."""
-        return self.live().filter(Q(expires_at__lte=now) | Q(ends_at__lte=now))
+        """Those whose lifetime or terminating period has run out, and those to be armed again."""
+        return self.live().filter(Q(expires_at__lte=now) | Q(ends_at__lte=now) | Q(rearms_at__lte=now))
 
 
 class Mitigation(models.Model):
-    """(client, cuid, mid): what was asked, what was granted, where it stands. Ended rows stay as history."""
+    """(client, cdid, cuid, mid): what was asked, what was granted, where it stands. Ended rows stay as history."""
 
     domain = models.ForeignKey(Domain, on_delete=models.CASCADE, related_name="mitigations")
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="mitigations")
+    cdid = models.CharField(max_length=250, blank=True)  # as a trusted gateway gave it; empty for everybody else
     cuid = models.CharField(max_length=250)
     mid = models.PositiveBigIntegerField()
 
     scope = models.JSONField()  # as received, in the order received, RFC names as keys
+    expanded_scope = models.JSONField(null=True, blank=True)  # with aliases as they were then; None: it names none
     scope_digest = models.CharField(max_length=64)  # set semantics: a refresh must repeat it
     trigger_mitigation = models.BooleanField(default=True)
     lifetime = models.BigIntegerField()  # granted, seconds; -1 is indefinite
@@ -55,6 +58,12 @@ class Mitigation(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
     rearms = models.BooleanField(default=False)  # withdrawn for an overlap only: armed again when that has been told
 
+    rearms_at = models.DateTimeField(null=True, blank=True)  # its attack ended: armed again when that has been told
+
+    # Overlap with other clients' requests: conflict-status and the common targets, as JSON with RFC names.
+    conflict = models.JSONField(null=True, blank=True)
+    retry_at = models.DateTimeField(null=True, blank=True)  # deactivated by it: when asking again may help
+
     # The proof chain: each is the moment it became true, and None again when it stopped being true.
     approved_at = models.DateTimeField(null=True, blank=True)
     rendered_at = models.DateTimeField(null=True, blank=True)
@@ -63,6 +72,7 @@ class Mitigation(models.Model):
     notes = models.JSONField(default=list, blank=True)  # what the playbook left out, and why
     attack_status = models.PositiveSmallIntegerField(null=True, blank=True)  # as the client last saw it (key 29)
     attack_status_at = models.DateTimeField(null=True, blank=True)
+    acl_changes = models.JSONField(default=list, blank=True)  # filters of its client switched by others meanwhile
     problem = models.CharField(max_length=255, blank=True)  # why it is not enforced, for operators
 
     # Totals since mitigation_start; None where no point can count.
@@ -71,6 +81,7 @@ class Mitigation(models.Model):
     passed_packets = models.BigIntegerField(null=True, blank=True)
     passed_octets = models.BigIntegerField(null=True, blank=True)
     counted_at = models.DateTimeField(null=True, blank=True)
+    dropped_at = models.DateTimeField(null=True, blank=True)  # when a counter of drops last moved
 
     objects = MitigationQuerySet.as_manager()
 
@@ -78,7 +89,7 @@ class Mitigation(models.Model):
         constraints = [
             # One live request per mid; ended ones may repeat it.
             models.UniqueConstraint(
-                fields=["client", "cuid", "mid"], condition=Q(ended_at=None), name="mitigation_live_mid"
+                fields=["client", "cdid", "cuid", "mid"], condition=Q(ended_at=None), name="mitigation_live_mid"
             ),
             models.CheckConstraint(condition=Q(lifetime__gte=-1) & ~Q(lifetime=0), name="mitigation_lifetime"),
             models.CheckConstraint(condition=Q(mid__lte=4_294_967_295), name="mitigation_mid"),
@@ -86,13 +97,23 @@ class Mitigation(models.Model):
         indexes = [
             models.Index(fields=["expires_at"], condition=Q(ended_at=None), name="mitigation_expires"),  # due()
             models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="mitigation_ends"),  # due()
+            models.Index(fields=["rearms_at"], condition=Q(ended_at=None), name="mitigation_rearms"),  # due()
             models.Index(fields=["domain"], condition=Q(ended_at=None), name="mitigation_live_domain"),  # quota
+            models.Index(  # whose conflict may be over
+                fields=["domain"], condition=Q(ended_at=None, conflict__isnull=False), name="mitigation_conflicting"
+            ),
             models.Index(fields=["status"], condition=Q(ended_at=None), name="mitigation_live_status"),  # enforced()
             models.Index(fields=["-requested_at"], name="mitigation_recent"),  # the dashboard's history
         ]
 
     def __str__(self) -> str:
         return f"mid {self.mid} of {self.client_id}"
+
+    @property
+    def protected_scope(self) -> dict[str, Any]:
+        """What is protected: the scope with its aliases' targets added."""
+        scope: dict[str, Any] = self.expanded_scope if self.expanded_scope is not None else self.scope
+        return scope
 
     @property
     def is_live(self) -> bool:
@@ -105,6 +126,11 @@ class Mitigation(models.Model):
     @property
     def is_active(self) -> bool:
         return self.is_live and Status(self.status) in ACTIVE
+
+    @property
+    def is_deactivated(self) -> bool:
+        """Inactive because another client's request overlaps."""
+        return self.is_live and Status(self.status) is Status.WITHDRAWN and self.retry_at is not None
 
     def remaining(self, now: datetime) -> int:
         """Seconds of lifetime left, never below 0; -1 for an indefinite request (RFC 9132, section 4.4.2)."""
@@ -127,9 +153,44 @@ class Target(models.Model):
     family = models.PositiveSmallIntegerField()
     first = models.BinaryField(max_length=16)
     last = models.BinaryField(max_length=16)
+    name = models.CharField(max_length=253, blank=True)  # the host it was resolved from; empty: asked for as such
 
     class Meta:
         indexes = [models.Index(fields=["family", "first"], name="target_range")]
+
+
+class TargetNameQuerySet(models.QuerySet["TargetName"]):
+    def due(self, now: datetime) -> TargetNameQuerySet:
+        """Those to be asked for now, the longest overdue first."""
+        return self.filter(due_at__lte=now).order_by("due_at")
+
+
+class TargetName(models.Model):
+    """A name that a live mitigation protects, and what it stood for when it was last resolved. Goes when it ends."""
+
+    class Kind(models.TextChoices):
+        HOST = "host"  # of target-fqdn or target-uri
+        ALIAS = "alias"  # for overlaps only: what it stands for was written into the mitigation when it was accepted
+
+    mitigation = models.ForeignKey(Mitigation, on_delete=models.CASCADE, related_name="names")
+    kind = models.CharField(max_length=5, choices=Kind.choices, default=Kind.HOST)
+    name = models.CharField(max_length=255)
+    due_at = models.DateTimeField(null=True, blank=True)  # when it is resolved next; never for an alias
+    resolved_at = models.DateTimeField(null=True, blank=True)  # the last answer, also one without addresses
+    addresses = models.JSONField(default=list, blank=True)  # those inside the domain's prefixes, as networks
+    problem = models.CharField(max_length=255, blank=True)  # what was left out, or why there is nothing
+
+    objects = TargetNameQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["mitigation", "kind", "name"], name="targetname_once")]
+        indexes = [
+            models.Index(fields=["kind", "name"], name="targetname_name"),  # who overlaps by name
+            models.Index(fields=["due_at"], name="targetname_due"),  # due()
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Transition(models.Model):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,11 @@ class Home:
         """Sockets and locks."""
         return self.root / "run"
 
+    @property
+    def restoring(self) -> Path:
+        """Exists while files and rows may not fit together: during a restore, and after one that was cut off."""
+        return self.root / ".restoring"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time makes keys."""
@@ -91,11 +97,18 @@ def random_key(octets: int) -> bytes:
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
+    with replacing(path, mode) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when the block ends well, and leaves no trace when it does not."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)

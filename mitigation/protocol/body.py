@@ -112,11 +112,11 @@ def _typed(key: Key, value: Any, unknown: list[int]) -> Any:
             return _named(value, unknown, key.name)
         case Type.MAPS if _is_array(value) and all(isinstance(item, Mapping) for item in value):
             return [_named(item, unknown, key.name) for item in value]
-        case Type.TEXTS if _is_array(value) and all(type(item) is str for item in value):
+        case Type.TEXTS if _is_array(value) and all(_is_text(item) for item in value):
             return list(value)
         case Type.UNSIGNEDS if _is_array(value) and all(_is_unsigned(item) for item in value):
             return list(value)
-        case Type.TEXT if type(value) is str:
+        case Type.TEXT if _is_text(value):
             return value
         case Type.UNSIGNED if _is_unsigned(value):
             return value
@@ -131,6 +131,10 @@ def _typed(key: Key, value: Any, unknown: list[int]) -> Any:
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, list | tuple)
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str and "\x00" not in value  # no name has a NUL in it, and not every database can store one
 
 
 def _is_unsigned(value: Any) -> bool:

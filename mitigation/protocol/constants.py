@@ -17,6 +17,9 @@ RECOMMENDED_LIFETIME = 3600
 INDEFINITE_LIFETIME = -1
 MAXIMUM_LIFETIME = 2**32 - 1  # YANG ietf-dots-signal-channel: uint32
 
+# What a deactivated request lasts beyond its retry-timer, in seconds (RFC 9132, section 4.4.1.3).
+RETRY_MARGIN = 45
+
 MAXIMUM_MID = 2**32 - 1
 MAXIMUM_CUID_OCTETS = 250  # "cuid=" and the value share one Uri-Path option of 255 octets (RFC 7252, section 5.10)
 
@@ -38,6 +41,10 @@ NOTIFICATION_PERIOD = 30.0
 
 # How long a request withdrawn by the server stays visible with status 7, so that a client that polls is told.
 WITHDRAWN_SHOWN = 120
+
+# A preconfigured request tells 3 or 7 four times and then 8 (RFC 9132, section 4.4.2, Table 3): at once, after one, two
+# and three periods, and not a fourth.
+TOLD_FOUR_TIMES = 3.5 * NOTIFICATION_PERIOD
 
 # Payload of a CoAP message when nothing is known of the path (RFC 7252, section 4.6).
 MAXIMUM_PAYLOAD = 1024

@@ -36,7 +36,7 @@ def resource_name(segments: Sequence[str]) -> str:
 
 
 def parse(segments: Sequence[str]) -> Path:
-    """Parameters in their order, each once, none empty. Raises NotFound or MalformedRequest."""
+    """Parameters in their order, each once, none empty, no NUL. Raises NotFound or MalformedRequest."""
     resource = resource_name(segments)
     found: dict[str, str] = {}
     last = -1
@@ -46,6 +46,8 @@ def parse(segments: Sequence[str]) -> Path:
             raise MalformedRequest(f"the path has an unknown segment after {resource}")
         if not value:
             raise MalformedRequest(f"{name} is empty")
+        if "\x00" in value:
+            raise MalformedRequest(f"{name} has a NUL in it")
         if name in found:
             raise MalformedRequest(f"{name} is given twice")
         place = _ORDER.index(name)
@@ -55,16 +57,16 @@ def parse(segments: Sequence[str]) -> Path:
         found[name] = value
     return Path(
         resource,
-        cdid=found.get("cdid"),
-        cuid=_cuid(found.get("cuid")),
+        cdid=_identifier("cdid", found.get("cdid")),
+        cuid=_identifier("cuid", found.get("cuid")),
         mid=_number("mid", found.get("mid")),
         sid=_number("sid", found.get("sid")),
     )
 
 
-def _cuid(text: str | None) -> str | None:
+def _identifier(name: str, text: str | None) -> str | None:
     if text is not None and len(text.encode()) > MAXIMUM_CUID_OCTETS:
-        raise MalformedRequest(f"cuid is longer than {MAXIMUM_CUID_OCTETS} octets")
+        raise MalformedRequest(f"{name} is longer than {MAXIMUM_CUID_OCTETS} octets")
     return text
 
 

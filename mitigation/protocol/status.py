@@ -40,7 +40,7 @@ class Happening(StrEnum):
     OVERRIDDEN = "overridden"  # a higher mid of the same client overlaps (RFC 9132, section 4.4.1.3)
     SESSION_LOST = "session-lost"  # of a request with trigger-mitigation false: it starts
     PREEMPTED = "preempted"  # one type of request gives way to the other (RFC 9132, section 4.4.1.3)
-    REARMED = "rearmed"  # a preempted preconfigured request waits for the next loss
+    REARMED = "rearmed"  # a preconfigured request that gave way, or whose attack ended, waits for the next loss
 
 
 S = Status
@@ -70,6 +70,7 @@ TRANSITIONS: dict[Status, dict[Happening, Status]] = {
     },
     S.STOPPED: {
         H.ATTACK_RESUMED: S.MITIGATED,
+        H.REARMED: S.SIGNAL_LOSS,
         H.RULES_LOST: S.IN_PROGRESS,
         H.CAPABILITY_EXCEEDED: S.EXCEEDED,
         **_ACTIVE_ENDINGS,

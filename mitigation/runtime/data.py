@@ -12,12 +12,13 @@ from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mitigation.pki.home import Home
-from mitigation.runtime import loops, sockets
+from mitigation.runtime import connections, loops, sockets
 from mitigation.runtime.web import serve
 
 
 async def run(stop: asyncio.Event) -> None:
     """Serve until `stop`."""
+    connections.close_after_each_job()
     listening = []
     for address in filter(sockets.is_usable, settings.DOTS_BIND):
         bound = sockets.tcp(address, settings.DOTS_DATA_PORT)

@@ -56,6 +56,10 @@ def _home() -> Iterator[Finding]:
     if not os.access(home, os.W_OK):
         yield Finding("home", PROBLEM, f"{home} is not writable", "Give it to the user that runs the server.")
         return
+    if Home(home).restoring.exists():
+        mend = "Run `manage.py restore FILE --replace` again."
+        yield Finding("home", PROBLEM, "a restore was cut off: keys and database may be of two servers", mend)
+        return
     if len(os.fsencode(settings.BUS_SOCKET)) > LONGEST_SOCKET_PATH:
         yield Finding(
             "home", PROBLEM, f"{settings.BUS_SOCKET} is too long for a unix socket", "Set DOTS_HOME to a shorter path."
@@ -124,10 +128,33 @@ def _database() -> Iterator[Finding]:
     try:
         connection.ensure_connection()
     except DatabaseError as error:
-        yield Finding("database", PROBLEM, str(error).strip(), "Check DATABASE_URL and that the database runs.")
+        mend = "Check DATABASE_URL, that the database runs, and that it exists: createdb makes one."
+        yield Finding("database", PROBLEM, sentence_of(error), mend)
         return
-    name = "PostgreSQL" if connection.vendor == "postgresql" else str(connection.settings_dict["NAME"])
-    yield Finding("database", OK, name)
+    if connection.vendor == "postgresql":
+        yield _postgresql()
+    else:
+        yield Finding("database", OK, str(connection.settings_dict["NAME"]))
+
+
+def _postgresql() -> Finding:
+    values = connection.settings_dict
+    where = values["HOST"] or "its default socket"
+    name = f"PostgreSQL {connection.pg_version // 10_000}, {values['NAME']} at {where}"
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('fsync'), current_setting('synchronous_commit')")
+        fsync, commit = cursor.fetchone()
+    if fsync != "on" or commit == "off":
+        mend = "Set fsync = on and synchronous_commit = on: what a client was told must survive a power cut."
+        return Finding("database", WARNING, f"{name} acknowledges before it has written", mend)
+    return Finding("database", OK, name)
+
+
+def sentence_of(error: DatabaseError) -> str:
+    """What the database's library says, in one line, and never the password."""
+    sentence = " ".join(str(error).split())
+    password = str(connection.settings_dict.get("PASSWORD") or "")
+    return sentence.replace(password, "***") if password else sentence
 
 
 def _bus() -> Iterator[Finding]:

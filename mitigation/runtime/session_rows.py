@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def worker_name() -> str:
     """The same for every life of this worker, so that a new one can tidy up after the last."""
-    return f"{socket.gethostname()}:{settings.DOTS_SIGNAL_PORT}"
+    return f"{socket.gethostname()[:48]}:{settings.DOTS_SIGNAL_PORT}"
 
 
 class SessionRows:

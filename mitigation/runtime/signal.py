@@ -255,8 +255,8 @@ def _listening_sockets() -> tuple[Sequence[socket.socket], Sequence[socket.socke
     return sockets.signal(settings.DOTS_BIND, settings.DOTS_SIGNAL_PORT)
 
 
-def _keys_of(ids: set[int]) -> list[tuple[int, str, int]]:
-    return list(Mitigation.objects.filter(pk__in=ids).values_list("client_id", "cuid", "mid"))
+def _keys_of(ids: set[int]) -> list[tuple[int, str, str, int]]:
+    return list(Mitigation.objects.filter(pk__in=ids).values_list("client_id", "cdid", "cuid", "mid"))
 
 
 def _who(identity: Identity | None) -> str:

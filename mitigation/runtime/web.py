@@ -12,13 +12,14 @@ import uvicorn
 from django.conf import settings
 
 from mitigation.dashboard.live import hub
-from mitigation.runtime import loops, sockets
+from mitigation.runtime import connections, loops, sockets
 from mitigation.runtime.cursor import Cursor
 from mitigation.runtime.hints import Hints
 
 
 async def run(stop: asyncio.Event) -> None:
     """Serve until `stop`."""
+    connections.close_after_each_job()
     # WhiteNoise hands Django a file to iterate over; small files from our own disk may be read in one go.
     warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
     cursor = Cursor(hub.changed)

@@ -13,8 +13,10 @@ from typing import Any
 
 from celery import Celery, bootsteps
 from celery.signals import beat_init, worker_ready
+from django.conf import settings
 from django.db import DatabaseError, connection
 
+from mitigation.resolver import Resolver
 from mitigation.runtime import clock, loops
 
 PERIOD = 1.0  # seconds
@@ -34,43 +36,42 @@ def _ready(**_: Any) -> None:
 
 
 class OwnLook(bootsteps.StartStopStep):
-    """One thread beside the pool."""
+    """One thread a look, beside the pool: a resolver that is slow must not hold up the end of a lifetime."""
 
     requires = {"celery.worker.components:Pool"}
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self, worker: Any) -> None:
-        looks = list(_looks_of(worker.app.amqp.queues.consume_from))
-        if looks:
-            self._thread = threading.Thread(target=self._run, args=(looks,), name="own-look", daemon=True)
-            self._thread.start()
+        for look in _looks_of(worker.app.amqp.queues.consume_from):
+            name = f"look-{type(look).__name__.strip('_').lower()}"
+            self._threads.append(threading.Thread(target=self._run, args=(look,), name=name, daemon=True))
+            self._threads[-1].start()
 
     def stop(self, worker: Any) -> None:
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=3)
+        for thread in self._threads:
+            thread.join(timeout=3)
 
-    def _run(self, looks: list[Callable[[], None]]) -> None:
+    def _run(self, look: Callable[[], None]) -> None:
         while not self._stop.wait(PERIOD):
-            for look in looks:
-                try:
-                    look()
-                except DatabaseError as error:
-                    log.error("own look failed, again in a second: %s", error)
-                    connection.close()
-                except Exception:
-                    log.exception("own look failed; again in a second")
-                    connection.close()
+            try:
+                look()
+            except DatabaseError as error:
+                log.error("own look failed, again in a second: %s", error)
+                connection.close()
+            except Exception:
+                log.exception("own look failed; again in a second")
+                connection.close()
 
 
 def _looks_of(queues: Any) -> list[Callable[[], None]]:
     looks: list[Callable[[], None]] = []
     if "lifecycle" in queues:
-        looks.append(_Expire())
+        looks += [_Expire(), _Resolve()]
     prefix = "enforcement."
     for name in queues:
         if name.startswith(prefix):
@@ -102,6 +103,19 @@ class _Expire:
             log.error("the wall clock jumped by %.0f s; no lifetime ends for %.0f s", clock.clock.drift(), self.HELD)
         elif time.monotonic() - self._jumped_at > self.HELD:
             clock.clock.follow()
+
+
+class _Resolve:
+    """Names of targets are resolved when they are new and when their answer has run out."""
+
+    def __init__(self) -> None:
+        self._resolver = Resolver(settings.DOTS_RESOLVERS)
+
+    def __call__(self) -> None:
+        from mitigation.services import names
+
+        while names.resolve_due(self._resolver.resolve, clock=clock.now):
+            pass
 
 
 class _Enforce:

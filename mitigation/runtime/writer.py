@@ -15,7 +15,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 
 from mitigation.exceptions import Unavailable
 from mitigation.runtime import clock
-from mitigation.services import mitigations
+from mitigation.services import locks, mitigations
 from mitigation.services.mitigations import Outcome, Submission, Withdrawal
 from mitigation.services.units import unit_of_work
 
@@ -107,9 +107,11 @@ class Writer:
 
     def _commit(self, items: Sequence[Item]) -> list[Outcome | None]:
         outcomes: list[Outcome | None] = []
+        connection.close_if_unusable_or_obsolete()  # a database that was restarted meanwhile costs no request
         if connection.connection is None:
             _be_impatient()
         with unit_of_work(self._now()) as unit:
+            locks.domains_of_clients(item.client_id for item in items)  # all at once: the runs below come in any order
             for kind, run in groupby(items, type):
                 same = list(run)
                 if kind is Submission:

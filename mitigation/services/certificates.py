@@ -8,7 +8,7 @@ from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Change, Client, Credential
 from mitigation.pki.authority import Authority
 from mitigation.pki.certificates import Issued, describe
-from mitigation.services.units import unit_of_work
+from mitigation.services.units import LONGEST, unit_of_work
 
 
 def issue(client: Client, authority: Authority, *, actor: str, now: datetime, door: str = "command") -> Issued:
@@ -28,7 +28,7 @@ def register(client: Client, certificate_pem: bytes, *, actor: str, now: datetim
             client=client,
             fingerprint=found.fingerprint,
             serial=found.serial,
-            subject=found.subject,
+            subject=found.subject[:LONGEST],
             certificate=certificate_pem.decode(),
             issued_at=now,
             not_before=found.not_before,

@@ -12,8 +12,8 @@ from django.db.models import F, Q
 from mitigation.drivers.base import Counter, Desired, Driver, HealthState, Installed
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint, Mitigation, Rule, RuleOwner, Sample
-from mitigation.services import points
-from mitigation.services.mitigations import Evidence, advance
+from mitigation.services import locks, points
+from mitigation.services.evidence import Evidence, advance, judge_attack
 from mitigation.services.projection import Projection, Wanted, project_mitigations
 from mitigation.services.units import unit_of_work
 
@@ -48,6 +48,7 @@ def reconcile(point_id: int, driver: Driver, *, holder: str, clock: Clock, thoro
         _write_rules(point, projection, installed, now=now)
         advance(_evidence(point, projection, installed, problem), now=now)
         done = {"reconciled": seen} if not problem or not point.enforces else {}
+        locks.points()
         EnforcementPoint.objects.filter(pk=point_id).update(reconciled_at=now, **done)
     _note_health(point, driver, problem, now=now)
     return True
@@ -162,11 +163,11 @@ def _evidence(
             for owner in one.owners:
                 missing[owner] += 1
     for mitigation_id, plan in projection.plans.items():
-        enforced = None if not point.enforces else bool(plan.rules) and not missing[mitigation_id]
-        shown = problem or (
-            f"{missing[mitigation_id]} rules are missing at {point.name}" if missing[mitigation_id] else ""
-        )
-        yield Evidence(mitigation_id, plan.refused, plan.notes, enforced, shown if not enforced else "")
+        waiting = projection.waiting.get(mitigation_id, "")
+        enforced = None if not point.enforces else bool(plan.rules) and not missing[mitigation_id] and not waiting
+        lacking = f"{missing[mitigation_id]} rules are missing at {point.name}" if missing[mitigation_id] else waiting
+        shown = (problem or lacking) if not enforced else ""
+        yield Evidence(mitigation_id, plan.refused, plan.notes, enforced, shown, rendered=bool(plan.rules))
 
 
 def _note_health(point: EnforcementPoint, driver: Driver, problem: str, *, now: datetime) -> None:
@@ -211,10 +212,12 @@ def count(point_id: int, driver: Driver, *, clock: Clock) -> None:
         Rule.objects.bulk_update(
             moved, ["packets", "octets", "epoch", "raw_packets", "raw_octets", "read_at"], batch_size=500
         )
-        for mitigation in Mitigation.objects.filter(pk__in=seen):
+        locks.domains_of_mitigations(seen)
+        for mitigation in Mitigation.objects.filter(pk__in=seen).select_related("domain"):
             fields = _add_up(mitigation, seen[mitigation.pk], now)
             if fields:
                 unit.save(mitigation, *fields)
+            judge_attack(mitigation, unit)
 
 
 def _deltas(rows: list[Rule], readings: Mapping[str, list[Counter]]) -> tuple[dict[int, _Seen], list[Rule]]:
@@ -265,7 +268,9 @@ def _add_up(mitigation: Mitigation, seen: _Seen, now: datetime) -> list[str]:
     mitigation.passed_packets = (mitigation.passed_packets or 0) + seen.passed_packets
     mitigation.passed_octets = (mitigation.passed_octets or 0) + seen.passed_octets
     mitigation.counted_at = now
-    fields = ["dropped_packets", "dropped_octets", "passed_packets", "passed_octets", "counted_at"]
+    if seen.dropped_packets:
+        mitigation.dropped_at = now
+    fields = ["dropped_packets", "dropped_octets", "passed_packets", "passed_octets", "counted_at", "dropped_at"]
     if seen.dropped_packets and mitigation.hitting_at is None and mitigation.installed_at is not None:
         mitigation.hitting_at = now
         fields.append("hitting_at")

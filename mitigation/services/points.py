@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.db.models import F
+
 from mitigation.models import Change, EnforcementPoint
 from mitigation.services.units import unit_of_work
 
@@ -25,8 +27,9 @@ def ensure_local(name: str, *, driver: str, enforces: bool, now: datetime) -> En
         point.enabled = True
         point.health = EnforcementPoint.Health.UNKNOWN
         point.health_sentence = ""
-        point.wanted += 1
-        point.save(update_fields=["driver", "enforces", "counts", "enabled", "health", "health_sentence", "wanted"])
+        point.save(update_fields=["driver", "enforces", "counts", "enabled", "health", "health_sentence"])
+        EnforcementPoint.objects.filter(pk=point.pk).update(wanted=F("wanted") + 1)
+        point.refresh_from_db(fields=["wanted"])
         unit.tell(Change.Topic.POINT, point.pk)
     return point
 

@@ -7,7 +7,7 @@ many verbs is one transaction with one increment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -18,6 +18,9 @@ from django.db.models import F
 
 from mitigation import dispatch, events
 from mitigation.models import Audit, Change, ChangeCounter, EnforcementPoint, Mitigation, Transition
+from mitigation.services import locks
+
+LONGEST = 255  # characters of a name or a reason in history; what is longer is cut, as PostgreSQL refuses it
 
 
 class Unit:
@@ -30,11 +33,17 @@ class Unit:
         self._changed: dict[Mitigation, set[str]] = {}
         self._news: dict[tuple[str, int], None] = {}  # in the order first said
         self._rules_are_stale = False
+        self._at_end: list[Callable[[], None]] = []
+
+    def at_end(self, work: Callable[[], None]) -> None:
+        """Have this done once everything else of the transaction is written and can be read."""
+        self._at_end.append(work)
 
     def audit(self, *, door: str, actor: str, action: str, subject: str, before: Any = None, after: Any = None) -> None:
         """Who did what. `before` and `after` are plain JSON values."""
+        who, what = actor[:LONGEST], subject[:LONGEST]
         self._audits.append(
-            Audit(at=self.now, door=door, actor=actor, action=action, subject=subject, before=before, after=after)
+            Audit(at=self.now, door=door, actor=who, action=action, subject=what, before=before, after=after)
         )
 
     def save(self, mitigation: Mitigation, *fields: str) -> None:
@@ -61,6 +70,9 @@ class Unit:
     def finish(self) -> None:
         """The rest, once: points marked, changes counted. Nothing may be written in the transaction after this."""
         self.flush()
+        while self._at_end:
+            self._at_end.pop(0)()
+            self.flush()
         if self._rules_are_stale:
             self._mark_points()
         if self._news:
@@ -76,6 +88,7 @@ class Unit:
         self._changed.clear()
 
     def _mark_points(self) -> None:
+        locks.points()
         EnforcementPoint.objects.filter(enabled=True).update(wanted=F("wanted") + 1)
         dispatch.reconcile_soon()
 
@@ -83,7 +96,9 @@ class Unit:
         """Last in the transaction: the lock on the counter makes commit order and number order the same."""
         count = len(self._news)
         if not ChangeCounter.objects.filter(pk=1).update(value=F("value") + count):
-            ChangeCounter.objects.create(pk=1, value=count)
+            # The first change ever; beside another first one this waits for it and then adds to it.
+            ChangeCounter.objects.bulk_create([ChangeCounter(pk=1)], ignore_conflicts=True)
+            ChangeCounter.objects.filter(pk=1).update(value=F("value") + count)
         last = ChangeCounter.objects.values_list("value", flat=True).get(pk=1)
         Change.objects.bulk_create(
             Change(number=number, topic=topic, object_id=object_id, at=self.now)
@@ -110,11 +125,6 @@ def unit_of_work(now: datetime) -> Iterator[Unit]:
         finally:
             _current.reset(token)
         unit.finish()
-
-
-def lockable() -> bool:
-    """Whether SELECT FOR UPDATE means something here; SQLite takes the write lock at BEGIN instead."""
-    return bool(connection.features.has_select_for_update)
 
 
 def _update(mitigations: list[Mitigation], names: list[str]) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Max, Min, Sum
+from django.db.models import Min, QuerySet
 
 from mitigation.models import Change, Sample, Session
+from mitigation.services import locks
 
 CHANGES_KEPT = timedelta(hours=1)  # a reader that was away longer reads everything anew
 FINE = timedelta(hours=6)  # ten-second samples
 COARSE = timedelta(days=90)  # five-minute samples, then nothing
 COARSE_SECONDS = 300
 SESSIONS_KEPT = timedelta(days=30)
+_SUMMED = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
 
 
 def tidy(*, now: datetime) -> None:
@@ -38,14 +40,16 @@ def _thin(mitigation_id: int, *, now: datetime) -> int:
         first = old.aggregate(at=Min("at"))["at"]
         if first is None:
             return 0
-        window = old.filter(at__lt=first + timedelta(seconds=COARSE_SECONDS))
-        merged = window.aggregate(
-            at=Max("at"),
-            dropped_packets=Sum("dropped_packets"),
-            dropped_octets=Sum("dropped_octets"),
-            passed_packets=Sum("passed_packets"),
-            passed_octets=Sum("passed_octets"),
-        )
-        gone, _ = window.delete()
-        Sample.objects.create(mitigation_id=mitigation_id, seconds=COARSE_SECONDS, **merged)
+        window = list(_locked(old.filter(at__lt=first + timedelta(seconds=COARSE_SECONDS))))
+        if not window:  # another run was faster
+            return 0
+        merged = {name: sum(getattr(sample, name) for sample in window) for name in _SUMMED}
+        gone, _ = Sample.objects.filter(pk__in=[sample.pk for sample in window]).delete()
+        at = max(sample.at for sample in window)
+        Sample.objects.create(mitigation_id=mitigation_id, at=at, seconds=COARSE_SECONDS, **merged)
         return gone
+
+
+def _locked(samples: QuerySet[Sample]) -> QuerySet[Sample]:
+    """In one order, so that two runs wait for each other, and the later one finds nothing left."""
+    return samples.order_by("pk").select_for_update() if locks.lockable() else samples

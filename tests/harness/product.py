@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.harness import databases
 from tests.harness.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,6 +89,7 @@ class Product:
             "DOTS_DATA_PORT": str(self.data_port),
             "PYTHONUNBUFFERED": "1",
             "XDG_STATE_HOME": str(home / "client-state"),
+            **({} if environment and "DATABASE_URL" in environment else databases.own_environment()),
             **(environment or {}),
         }
         self.lines: list[str] = []

@@ -13,11 +13,18 @@ def request(
     lifetime: int = 3600,
     ports: tuple[tuple[int, int], ...] = (),
     protocols: tuple[int, ...] = (),
+    fqdns: tuple[str, ...] = (),
+    uris: tuple[str, ...] = (),
+    aliases: tuple[str, ...] = (),
 ) -> MitigationRequest:
+    default = () if fqdns or uris or aliases else ("198.51.100.7/32",)
     scope = Scope(
-        target_prefix=tuple(parse_target_prefix(text) for text in prefixes or ("198.51.100.7/32",)),
+        target_prefix=tuple(parse_target_prefix(text) for text in prefixes or default),
         target_port_range=tuple(PortRange(*pair) for pair in ports),
         target_protocol=protocols,
+        target_fqdn=fqdns,
+        target_uri=uris,
+        alias_name=aliases,
     )
     return MitigationRequest(cuid=cuid or "cuid-of-alice", mid=mid, scope=scope, lifetime=lifetime)
 

@@ -225,14 +225,16 @@ def test_a_batch_is_decided_in_the_order_of_arrival(cast: Any, now: datetime) ->
     assert ChangeCounter.objects.get(pk=1).value == Change.objects.count()
 
 
-def test_what_cannot_be_enforced_here_yet_is_refused_with_its_name(cast: Any, submit: Submit) -> None:
-    from dataclasses import replace
+def test_a_request_that_is_refreshed_and_replaced_in_one_batch_is_gone(
+    cast: Any, submit: Submit, now: datetime
+) -> None:
+    submit(cast.alice, request(1))
+    wanted = [request(1, lifetime=60), request(2)]
 
-    wanted = request(1)
-    named = replace(wanted, scope=replace(wanted.scope, target_fqdn=("www.a.example",)), digest="")
+    mitigations.submit_many([Submission(cast.alice.pk, one) for one in wanted], now=now)
 
-    assert "target-fqdn" in str(refused(submit(cast.alice, named)).error)
-    assert not Mitigation.objects.exists()
+    assert [row.mid for row in Mitigation.objects.live()] == [2]
+    assert Mitigation.objects.get(mid=1).status == Status.TERMINATED
 
 
 def test_a_dry_run_never_says_in_progress(cast: Any, submit: Submit) -> None:

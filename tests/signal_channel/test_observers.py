@@ -9,10 +9,11 @@ from aiocoap import GET, Code, Message
 from aiocoap.numbers.types import NON
 from coap_requests import FakePipe, FakeRemote, request
 
+from mitigation.protocol.constants import NOTIFICATION_PERIOD, TOLD_FOUR_TIMES
 from mitigation.signal_channel import observers as module
 from mitigation.signal_channel.observers import Observers, State
 
-KEY = (1, "c", 7)
+KEY = (1, "", "c", 7)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Watched:
     """One observation of a thing whose state the test sets."""
 
-    def __init__(self, observers: Observers, *, key: tuple[int, str, int | None] = KEY, transport: str = "udp") -> None:
+    def __init__(
+        self, observers: Observers, *, key: tuple[int, str, str, int | None] = KEY, transport: str = "udp"
+    ) -> None:
         message = request(GET, "mitigate", "cuid=c", "mid=7", observe=0)
         message.remote = FakeRemote(transport=transport)
         self.pipe = FakePipe(message)
@@ -91,6 +94,26 @@ async def test_the_state_is_repeated_while_active_and_only_then() -> None:
     await watched.end()
 
 
+@pytest.mark.rows("SIG-OBS-024", "SIG-LIF-011", "SIG-LIF-012")
+async def test_what_lasts_three_and_a_half_periods_is_told_four_times() -> None:
+    observers = Observers()
+    watched = Watched(observers)
+    await watched.told(1)
+    three = State(b"three", is_active=True, is_final=False)
+    eight = State(b"eight", is_active=False, is_final=False)
+
+    def become(state: State) -> None:
+        watched.state = state
+        observers.wake(*KEY)
+
+    become(three)
+    lasting = TOLD_FOUR_TIMES / NOTIFICATION_PERIOD * module.NOTIFICATION_PERIOD
+    asyncio.get_running_loop().call_later(module.NOTIFICATION_GAP + lasting, become, eight)
+
+    assert await watched.told(6, within=5) == [b"one", *[b"three"] * 4, b"eight"]
+    await watched.end()
+
+
 @pytest.mark.rows("SIG-OBS-008", "SIG-OBS-009")
 async def test_the_last_words_are_the_final_state_and_404_without_observe() -> None:
     observers = Observers()
@@ -112,8 +135,8 @@ async def test_the_last_words_are_the_final_state_and_404_without_observe() -> N
 @pytest.mark.rows("SIG-OBS-019", "SIG-URI-018")
 async def test_only_those_concerned_are_told() -> None:
     observers = Observers()
-    one, the_list = Watched(observers), Watched(observers, key=(1, "c", None))
-    mallory = Watched(observers, key=(2, "c", 7))
+    one, the_list = Watched(observers), Watched(observers, key=(1, "", "c", None))
+    mallory = Watched(observers, key=(2, "", "c", 7))
     await asyncio.gather(one.told(1), the_list.told(1), mallory.told(1))
 
     observers.wake(*KEY)
@@ -141,7 +164,7 @@ async def test_an_observation_that_is_cancelled_leaves_nothing() -> None:
 async def test_a_client_has_room_for_so_many_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAXIMUM_PER_CLIENT", 2)
     observers = Observers()
-    watching = [Watched(observers), Watched(observers, key=(1, "c", None))]
+    watching = [Watched(observers), Watched(observers, key=(1, "", "c", None))]
     await asyncio.gather(*(watched.told(1) for watched in watching))
 
     assert not observers.has_room(1)

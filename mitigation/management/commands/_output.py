@@ -10,9 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, OperationalError, ProgrammingError
 from django.utils import timezone
 
 from mitigation.exceptions import DotsError
+from mitigation.runtime import doctor
 
 
 class Verbs(BaseCommand):
@@ -32,6 +34,8 @@ class Verbs(BaseCommand):
             getattr(self, f"do_{options['verb']}")(options)
         except DotsError as refusal:
             raise CommandError(str(refusal)) from None
+        except (OperationalError, ProgrammingError) as error:
+            raise unusable(error) from None
 
     def show_rows(self, rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any], *, empty: str) -> None:
         """A list: JSON array, or columns; `empty` tells how the first row will come."""
@@ -44,8 +48,17 @@ class Verbs(BaseCommand):
                 self.stdout.write(line)
 
     def show_one(self, values: Mapping[str, Any], options: Mapping[str, Any], *, sentence: str) -> None:
-        """One object: JSON, or what was done in a sentence."""
-        self.stdout.write(json.dumps(values, default=plain, indent=2) if options["json"] else sentence)
+        show_one(self, values, options, sentence=sentence)
+
+
+def show_one(command: BaseCommand, values: Mapping[str, Any], options: Mapping[str, Any], *, sentence: str) -> None:
+    """One object: JSON, or what was done in a sentence."""
+    command.stdout.write(json.dumps(values, default=plain, indent=2) if options["json"] else sentence)
+
+
+def unusable(error: DatabaseError) -> CommandError:
+    """The database is away, or is not ours yet."""
+    return CommandError(f"the database cannot be used: {doctor.sentence_of(error)}; `manage.py doctor` looks closer")
 
 
 def actor() -> str:

@@ -1,0 +1,57 @@
+"""Equipment as a test wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from mitigation.drivers.base import Capabilities, Counter, Desired, Driver, Health, HealthState, Installed, Problem
+from mitigation.exceptions import DriverError
+from mitigation.rules.canonical import Kind
+from mitigation.rules.canonical import Rule as CanonicalRule
+
+
+class Memory(Driver):
+    """Equipment in memory that can lose rules, refuse, and count."""
+
+    def __init__(self) -> None:
+        self.rules: dict[str, Desired] = {}
+        self.broken = ""
+        self.readings: list[Counter] = []
+        self.applied: list[tuple[int, int]] = []
+        self.resyncs = 0
+
+    def capabilities(self) -> Capabilities:
+        return Capabilities("memory", enforces=True, counts=True, stateful=True, kinds=frozenset(Kind), max_rules=1000)
+
+    def check(self, rules: Sequence[CanonicalRule]) -> list[Problem]:
+        return []
+
+    def health(self) -> Health:
+        return Health(HealthState.DOWN if self.broken else HealthState.HEALTHY, self.broken or "well")
+
+    def installed(self) -> dict[str, Installed]:
+        self._work()
+        return {key: Installed(key, one.expires_in_seconds) for key, one in self.rules.items()}
+
+    def apply(self, add: Sequence[Desired], remove: Collection[str]) -> None:
+        self._work()
+        self.applied.append((len(add), len(remove)))
+        for key in remove:
+            self.rules.pop(key, None)
+        self.rules |= {one.rule.key: one for one in add}
+
+    def counters(self) -> list[Counter]:
+        self._work()
+        return self.readings
+
+    def resync(self, desired: Sequence[Desired]) -> None:
+        self._work()
+        self.resyncs += 1
+        self.rules = {one.rule.key: one for one in desired}
+
+    def remove_all(self) -> None:
+        self.rules.clear()
+
+    def _work(self) -> None:
+        if self.broken:
+            raise DriverError(self.broken)
