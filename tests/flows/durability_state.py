@@ -10,7 +10,8 @@ import signal
 import sqlite3
 import subprocess
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,16 +82,39 @@ def wait_for_restart(product: Product, names: set[str], *, lines_before: int) ->
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def database(product: Product) -> Iterator[Any]:
+    """A connection of ours to the product's own database, without transactions unless they are begun."""
+    url = product.environment.get("DATABASE_URL")
+    if url:
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield connection
+        return
+    with closing(sqlite3.connect(product.home / "db.sqlite3", timeout=20, isolation_level=None)) as connection:
+        yield connection
+
+
+def is_sqlite(product: Product) -> bool:
+    return not product.environment.get("DATABASE_URL")
+
+
 def query(product: Product, text: str, *values: object) -> list[tuple[Any, ...]]:
-    """Rows of the product's own database, by a connection of ours that only reads."""
-    with closing(sqlite3.connect(f"file:{product.home / 'db.sqlite3'}?mode=ro", uri=True, timeout=10)) as connection:
-        return list(connection.execute(text, values))
+    """Rows of the product's database; JSON columns as values."""
+    with database(product) as connection:
+        found = list(connection.execute(text if is_sqlite(product) else text.replace("?", "%s"), values))
+    return [tuple(_value(value) for value in row) for row in found]
 
 
 def execute(product: Product, text: str, *values: object) -> None:
     """Change rows behind the product's back."""
-    with closing(sqlite3.connect(product.home / "db.sqlite3", timeout=20)) as connection, connection:
-        connection.execute(text, values)
+    with database(product) as connection:
+        connection.execute(text if is_sqlite(product) else text.replace("?", "%s"), values)
+
+
+def _value(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
 
 
 def rows(product: Product, cuid: str) -> dict[int, Row]:
@@ -101,7 +125,7 @@ def rows(product: Product, cuid: str) -> dict[int, Row]:
         cuid,
     )
     return {
-        mid: Row(json.loads(scope)["target-prefix"][0], lifetime, status, ends_at is not None)
+        mid: Row(scope["target-prefix"][0], lifetime, status, ends_at is not None)
         for mid, scope, lifetime, status, ends_at in found
     }
 
@@ -115,7 +139,7 @@ def wanted_addresses(product: Product) -> set[str]:
         str(ipaddress.ip_network(prefix).network_address)
         for scope, status in found
         if status in ENFORCED
-        for prefix in json.loads(scope)["target-prefix"]
+        for prefix in scope["target-prefix"]
     }
 
 

@@ -6,21 +6,30 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import cbor2
 import pytest
 from durability_client import NeverDiscouraged
-from durability_state import COMMAND_OF, drop_table, installed_addresses, processes, query, rows
+from durability_state import (
+    COMMAND_OF,
+    database,
+    drop_table,
+    installed_addresses,
+    is_sqlite,
+    processes,
+    query,
+    rows,
+)
 
 from mitigation.runtime import bus
 from mitigation.runtime.writer import PATIENCE
+from tests.harness.databases import on_postgres
 from tests.harness.environment import IN_CI, PRIVATE_NETWORK
 from tests.harness.libcoap import GNUTLS, Libcoap, Said
 from tests.harness.product import Domain, Files, Product, running
@@ -157,9 +166,13 @@ def until_enforced(product: Product, cuid: str) -> float:
 
 @contextmanager
 def locked(product: Product) -> Iterator[None]:
-    """Another program holds the database's write lock."""
-    with closing(sqlite3.connect(product.home / "db.sqlite3", timeout=20, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
+    """Another program holds the database's write lock; on PostgreSQL, what every transaction of ours needs."""
+    with database(product) as connection:
+        if is_sqlite(product):
+            connection.execute("BEGIN IMMEDIATE")
+        else:
+            connection.execute("BEGIN")
+            connection.execute("LOCK TABLE mitigation_changecounter IN EXCLUSIVE MODE")
         try:
             yield
         finally:
@@ -233,6 +246,8 @@ def fill(path: Path) -> None:
 
 @pytest.mark.rows("SIG-PUT-013", "SIG-ERR-023")
 def test_a_full_disk_is_said_and_nothing_is_half_written(tell: Tell) -> None:
+    if on_postgres():
+        pytest.skip("PostgreSQL keeps its files elsewhere")
     with small_disk() as where:
         product = Product(where, environment=environment(SMALL_TABLE))
         try:
