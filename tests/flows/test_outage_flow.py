@@ -157,7 +157,7 @@ def until_enforced(product: Product, cuid: str) -> float:
     began = time.monotonic()
     asked = {row.target.partition("/")[0] for row in rows(product, cuid).values()}
     if enforcing():
-        until(lambda: asked <= installed_addresses(TABLE), within=5, what="rules for what was asked")
+        until(lambda: asked <= installed_addresses(TABLE), within=5, every=0.2, what="their rules")
     return time.monotonic() - began
 
 
