@@ -7,11 +7,13 @@ import os
 import socket
 import sys
 import time
+from dataclasses import replace
 
 from django.conf import settings
 
 from mitigation.runtime import bus, sockets
 from mitigation.runtime.children import Child, Program, say
+from mitigation.runtime.instance import Instance
 from mitigation.runtime.privileges import CAP_NET_ADMIN, may_administer_network
 from mitigation.runtime.signal import TCP_VARIABLE, UDP_VARIABLE
 from mitigation.tls.sockets import deepen
@@ -22,7 +24,8 @@ READY_WITHIN = 60.0  # seconds; a process that says nothing for so long will not
 class Up:
     """Starts the children, waits for each, restarts what dies, stops them in reverse order."""
 
-    def __init__(self) -> None:
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
         self._children: list[Child] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -48,7 +51,8 @@ class Up:
         await self._launch(_programs(), stop)
 
     async def _launch(self, programs: list[Program], stop: asyncio.Event) -> None:
-        children = [Child(program) for program in programs]
+        held = self._instance.descriptor
+        children = [Child(replace(program, descriptors=(*program.descriptors, held))) for program in programs]
         self._children += children
         self._tasks += [asyncio.create_task(child.run()) for child in children]
         stopped = asyncio.create_task(stop.wait())

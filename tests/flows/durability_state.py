@@ -103,14 +103,20 @@ def is_sqlite(product: Product) -> bool:
 def query(product: Product, text: str, *values: object) -> list[tuple[Any, ...]]:
     """Rows of the product's database; JSON columns as values."""
     with database(product) as connection:
-        found = list(connection.execute(text if is_sqlite(product) else text.replace("?", "%s"), values))
+        found = list(_execute(product, connection, text, values))
     return [tuple(_value(value) for value in row) for row in found]
 
 
 def execute(product: Product, text: str, *values: object) -> None:
     """Change rows behind the product's back."""
     with database(product) as connection:
-        connection.execute(text if is_sqlite(product) else text.replace("?", "%s"), values)
+        _execute(product, connection, text, values)
+
+
+def _execute(product: Product, connection: Any, text: str, values: tuple[object, ...]) -> Any:
+    if is_sqlite(product):
+        return connection.execute(text, values)
+    return connection.execute(text.replace("?", "%s"), values or None)
 
 
 def _value(value: Any) -> Any:

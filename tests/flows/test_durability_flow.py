@@ -196,17 +196,17 @@ def test_no_rule_is_left_over_after_withdrawal_expiry_and_stop(
     stopped = next(one for one in durable.mitigations() if one["domain"] == domain.name)
     durable.manage("mitigation", "stop", str(stopped["id"]), "--reason", "test")
     past = "2026-01-01 00:00:00"  # the terminating period, two minutes, and the lifetime of the rest
-    execute(
-        durable,
-        "UPDATE mitigation_mitigation SET ends_at = CASE WHEN ends_at IS NULL THEN NULL ELSE ? END, expires_at = ?"
-        " WHERE cuid = 'leaving' AND status != 7",
-        past,
-        past,
-    )
-    execute_ready = wait_for_restart(durable, {"enforcer"}, lines_before=lines)
+    for moment in ("ends_at", "expires_at"):
+        execute(
+            durable,
+            f"UPDATE mitigation_mitigation SET {moment} = ? WHERE {moment} IS NOT NULL"
+            " AND cuid = 'leaving' AND status != 7",
+            past,
+        )
+    back = wait_for_restart(durable, {"enforcer"}, lines_before=lines)
     until(lambda: not any(not row.ending for row in rows(durable, "leaving").values()), within=5, what="the end of all")
     execute(durable, "UPDATE mitigation_mitigation SET ends_at = ? WHERE cuid = 'leaving' AND status = 5", past)
 
     until(lambda: not ours & installed_addresses(TABLE), within=CONVERGED_WITHIN * ROOM, what="the end of their rules")
-    tell(f"    gone {time.monotonic() - execute_ready:5.2f} s after the enforcer was back")
+    tell(f"    gone {time.monotonic() - back:5.2f} s after the enforcer was back")
     until_converged(durable, since=time.monotonic())

@@ -41,7 +41,7 @@ Tell = Callable[[str], None]
 
 TABLE, SMALL_TABLE = "dots_outage", "dots_small_disk"
 BUS_AWAY = float(os.environ.get("DURABILITY_BUS_AWAY", "4"))  # seconds; the promise is a minute
-RATE = 20.0  # requests a second
+RATE = 20  # requests a second
 DISK = 40 << 20  # octets
 
 _MAX_AGE = re.compile(r"Max-Age:(\d+)")
@@ -120,7 +120,7 @@ def test_requests_are_taken_and_enforced_while_the_bus_is_away(tmp_path: Path, t
     try:
         with running(environment={**environment(), "REDIS_URL": shared.url}) as product:
             domain, alice = cast(product)
-            with NeverDiscouraged(product, domain, alice, cuid="no-bus", rate=RATE, refreshes=1) as client:
+            with NeverDiscouraged(product, domain, alice, cuid="no-bus", rate=RATE, refreshes=int(BUS_AWAY)) as client:
                 until(lambda: client.count > RATE, what="requests with the bus")
                 for how, go, come in (
                     ("killed", lambda: shared.signal(signal.SIGKILL), shared.start),

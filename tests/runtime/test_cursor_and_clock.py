@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import OperationalError
 
 from mitigation.models import Change
 from mitigation.runtime import cursor as module
@@ -85,3 +86,26 @@ def test_slow_drift_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert not clock.jumped()
     assert abs(clock.now().timestamp() - real() - 2) < 0.5
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_change_that_could_not_be_dealt_with_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PERIOD", 0.02)
+    heard: list[tuple[str, int]] = []
+    failures = [OperationalError("away"), OperationalError("away")]
+
+    async def listen(changes: Changes) -> None:
+        if failures:
+            raise failures.pop()
+        heard.extend(changes)
+
+    cursor = Cursor(listen)
+    await cursor.start()
+    running = asyncio.ensure_future(cursor.run())
+    await sync_to_async(change)(7)
+    async with asyncio.timeout(5):
+        while not heard:
+            await asyncio.sleep(0.01)
+    running.cancel()
+
+    assert heard == [("mitigation", 7)]

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import OperationalError
+from django.db import OperationalError, connection
 
 from mitigation.exceptions import Unavailable
 from mitigation.models import Client, EnforcementPoint, Mitigation, Target
 from mitigation.protocol.scope import MitigationRequest, Scope, parse_target_prefix
-from mitigation.runtime.writer import Writer
+from mitigation.runtime.writer import PATIENCE, RETRY_AFTER, Writer
 from mitigation.services import domains, mitigations
 from mitigation.services.mitigations import Granted, Submission, Withdrawal
+from tests.harness.databases import on_postgres
+from tests.harness.waiting import until
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -110,4 +115,49 @@ async def test_a_database_that_fails_is_unavailable_and_nothing_is_half_written(
     assert refused.value.retry_after > 0
     assert await sync_to_async(Mitigation.objects.count)() == 0
     assert isinstance(await writer.submit(put(alice, 1)), Granted)
+    writer.stop()
+
+
+async def test_who_waits_behind_a_failed_batch_is_told_with_it(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def locked(*_: Any, **__: Any) -> Any:
+        tries.append(1)
+        if len(tries) == 1:
+            until(lambda: writer._queue.qsize() == 30, what="more requests behind")
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr(mitigations, "submit_many", locked)
+    writer = Writer(now=lambda: NOW)
+    writer.start()
+    first = asyncio.ensure_future(writer.submit(put(alice, 1)))
+    while not tries:
+        await asyncio.sleep(0.001)
+    others = [asyncio.ensure_future(writer.submit(put(alice, mid))) for mid in range(2, 32)]
+
+    outcomes = await asyncio.wait_for(asyncio.gather(first, *others, return_exceptions=True), 5)
+
+    assert all(isinstance(outcome, Unavailable) and outcome.retry_after == RETRY_AFTER for outcome in outcomes)
+    assert len(tries) == 1, "not each alone, one after the other"
+    monkeypatch.undo()
+    assert isinstance(await writer.submit(put(alice, 1)), Granted)
+    writer.stop()
+
+
+@pytest.mark.skipif(on_postgres(), reason="the file's lock is SQLite's")
+async def test_the_lock_is_waited_for_no_longer_than_a_client_waits_for_us(alice: Client) -> None:
+    writer = Writer(now=lambda: NOW)
+    writer.start()
+    await writer.submit(put(alice, 1))
+
+    with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            await writer.submit(put(alice, 2))
+        took = time.monotonic() - began
+        other.execute("ROLLBACK")
+
+    assert PATIENCE <= took < PATIENCE + 1
+    assert isinstance(await writer.submit(put(alice, 2)), Granted)
     writer.stop()

@@ -13,8 +13,12 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from mitigation.management.commands.doctor import line
+from mitigation.pki.home import Home
 from mitigation.runtime import clock, demo, doctor, driver, loops
+from mitigation.runtime.instance import Instance
 from mitigation.services import points
+
+REMNANTS_END_WITHIN = 20.0  # seconds; the slowest is a worker in the middle of a task
 
 
 class Command(BaseCommand):
@@ -25,8 +29,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         call_command("init", verbosity=0)
-        if doctor.is_running():
-            raise CommandError(f"a server with DOTS_HOME={settings.DOTS_HOME} is running; set DOTS_HOME for another")
+        instance = self._claim()
         findings = doctor.examine()
         for finding in findings:
             if finding.state != doctor.OK:
@@ -40,7 +43,19 @@ class Command(BaseCommand):
         self.stdout.flush()
         from mitigation.runtime.up import Up
 
-        loops.run(lambda stop: Up().run(stop, after_start=_welcome(with_demo=options["demo"])))
+        loops.run(lambda stop: Up(instance).run(stop, after_start=_welcome(with_demo=options["demo"])))
+
+    def _claim(self) -> Instance:
+        """This DOTS_HOME for us alone. What a killed server left behind ends by itself, and is waited for."""
+        instance = Instance(Home(settings.DOTS_HOME).run)
+        if not instance.claim():
+            raise CommandError(f"a server with DOTS_HOME={settings.DOTS_HOME} is running; set DOTS_HOME for another")
+        if not instance.wait_for_remnants(within=REMNANTS_END_WITHIN) or doctor.is_running():
+            raise CommandError(
+                f"processes of an earlier server with DOTS_HOME={settings.DOTS_HOME} are still there; "
+                f"`fuser {settings.DOTS_HOME}/run/children.lock` shows them"
+            )
+        return instance
 
 
 def _welcome(*, with_demo: bool) -> str:
