@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.requirements
 DEV_STAMP := $(VENV)/.requirements-dev
 
-.PHONY: run up test test-fast lint format types bench conformance fuzz clean help
+.PHONY: run up test test-fast test-postgres lint format types bench conformance fuzz clean help
 
 help:
 	@echo "make run          the whole server with a demo domain, client and login; Ctrl-C stops it"
 	@echo "make test         everything; make test-fast in under a minute"
+	@echo "make test-postgres  the same on PostgreSQL, in a cluster of its own"
 	@echo "make lint         style and types"
 	@echo "make bench        handshakes, GET and durable PUT a second"
 	@echo "make conformance  rows of the standards covered and passing"
@@ -22,7 +23,10 @@ up: $(STAMP)
 	$(BIN)/python manage.py up
 
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
+
+test-postgres: $(DEV_STAMP)
+	$(BIN)/python -m tests.harness.postgres $(BIN)/python -m pytest $(PYTEST)
 
 test-fast: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m "not flow and not slow"

@@ -67,6 +67,11 @@ class Home:
         """Sockets and locks."""
         return self.root / "run"
 
+    @property
+    def restoring(self) -> Path:
+        """Exists while files and rows may not fit together: during a restore, and after one that was cut off."""
+        return self.root / ".restoring"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time makes keys."""

@@ -56,6 +56,10 @@ def _home() -> Iterator[Finding]:
     if not os.access(home, os.W_OK):
         yield Finding("home", PROBLEM, f"{home} is not writable", "Give it to the user that runs the server.")
         return
+    if Home(home).restoring.exists():
+        mend = "Run `manage.py restore FILE --replace` again."
+        yield Finding("home", PROBLEM, "a restore was cut off: keys and database may be of two servers", mend)
+        return
     if len(os.fsencode(settings.BUS_SOCKET)) > LONGEST_SOCKET_PATH:
         yield Finding(
             "home", PROBLEM, f"{settings.BUS_SOCKET} is too long for a unix socket", "Set DOTS_HOME to a shorter path."

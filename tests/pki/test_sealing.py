@@ -45,7 +45,7 @@ def test_what_goes_in_comes_out(length: int) -> None:
 
     assert unseal(sealed) == plain
     assert len(sealed) == HEAD + length + TAG * max(1, -(-length // CHUNK))
-    assert not plain[:50] or plain[:50] not in sealed
+    assert length < 50 or plain[:50] not in sealed
 
 
 def test_the_same_is_never_sealed_the_same() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
 from mitigation.management.commands._output import now, unusable
@@ -21,6 +21,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         home = Home(settings.DOTS_HOME)
+        if home.restoring.exists():
+            raise CommandError(
+                f"a restore into {home.root} was cut off; `manage.py restore FILE --replace` does it again"
+            )
         names = dict.fromkeys(["localhost", socket.gethostname(), socket.getfqdn()])
         usable = [name for name in names if name and len(name) < 254 and " " not in name]
         made = initialise(home, names=usable, addresses=["127.0.0.1", "::1"], now=now())

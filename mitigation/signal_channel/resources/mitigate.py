@@ -46,6 +46,11 @@ class Mitigate:
         self._blocks = Blocks()
         self._snapshots = Snapshots()
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How much is remembered of unfinished transfers."""
+        return {"unfinished bodies": len(self._blocks), "snapshots": len(self._snapshots)}
+
     async def render(self, request: Message, identity: Identity | None, pipe: Pipe) -> Message | None:
         assert identity is not None  # the dispatcher refuses others
         if request.code == Code.PUT:
