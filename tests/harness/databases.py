@@ -52,7 +52,7 @@ def query(home: Path, url: str, text: str, values: Sequence[object], *, change: 
     import psycopg
     from psycopg.types.string import TextLoader
 
-    with psycopg.connect(_for_libpq(url)) as connection:
+    with psycopg.connect(_for_libpq(url), cursor_factory=psycopg.ClientCursor) as connection:
         connection.read_only = not change
         connection.adapters.register_loader("jsonb", TextLoader)
         cursor = connection.execute(text.replace("%", "%%").replace("?", "%s"), values)  # type: ignore[call-overload]
