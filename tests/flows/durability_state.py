@@ -7,15 +7,14 @@ import json
 import os
 import re
 import signal
-import sqlite3
 import subprocess
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mitigation.runtime import bus
+from tests.harness import databases
 from tests.harness.product import Product
 from tests.harness.waiting import until
 
@@ -83,14 +82,12 @@ def wait_for_restart(product: Product, names: set[str], *, lines_before: int) ->
 
 def query(product: Product, text: str, *values: object) -> list[tuple[Any, ...]]:
     """Rows of the product's own database, by a connection of ours that only reads."""
-    with closing(sqlite3.connect(f"file:{product.home / 'db.sqlite3'}?mode=ro", uri=True, timeout=10)) as connection:
-        return list(connection.execute(text, values))
+    return databases.query(product.home, product.environment.get("DATABASE_URL", ""), text, values)
 
 
 def execute(product: Product, text: str, *values: object) -> None:
     """Change rows behind the product's back."""
-    with closing(sqlite3.connect(product.home / "db.sqlite3", timeout=20)) as connection, connection:
-        connection.execute(text, values)
+    databases.query(product.home, product.environment.get("DATABASE_URL", ""), text, values, change=True)
 
 
 def rows(product: Product, cuid: str) -> dict[int, Row]:

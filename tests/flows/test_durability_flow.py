@@ -197,7 +197,7 @@ def test_no_rule_is_left_over_after_withdrawal_expiry_and_stop(
     past = "2026-01-01 00:00:00"  # the terminating period, two minutes, and the lifetime of the rest
     execute(
         durable,
-        "UPDATE mitigation_mitigation SET ends_at = CASE WHEN ends_at IS NULL THEN NULL ELSE ? END, expires_at = ?"
+        "UPDATE mitigation_mitigation SET ends_at = CASE WHEN ends_at IS NULL THEN ends_at ELSE ? END, expires_at = ?"
         " WHERE cuid = 'leaving' AND status != 7",
         past,
         past,

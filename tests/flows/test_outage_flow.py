@@ -6,12 +6,11 @@ import os
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import cbor2
@@ -21,6 +20,7 @@ from durability_state import COMMAND_OF, drop_table, installed_addresses, proces
 
 from mitigation.runtime import bus
 from mitigation.runtime.writer import PATIENCE
+from tests.harness import databases
 from tests.harness.environment import IN_CI, PRIVATE_NETWORK
 from tests.harness.libcoap import GNUTLS, Libcoap, Said
 from tests.harness.product import Domain, Files, Product, running
@@ -155,15 +155,9 @@ def until_enforced(product: Product, cuid: str) -> float:
 # -- the database -----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def locked(product: Product) -> Iterator[None]:
-    """Another program holds the database's write lock."""
-    with closing(sqlite3.connect(product.home / "db.sqlite3", timeout=20, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        finally:
-            connection.execute("ROLLBACK")
+def locked(product: Product) -> AbstractContextManager[None]:
+    """Another program holds the database's locks."""
+    return databases.held(product.home, product.environment.get("DATABASE_URL", ""))
 
 
 @pytest.mark.rows("SIG-PUT-013", "SIG-ERR-023")
@@ -232,6 +226,7 @@ def fill(path: Path) -> None:
 
 
 @pytest.mark.rows("SIG-PUT-013", "SIG-ERR-023")
+@pytest.mark.skipif(databases.on_postgres(), reason="PostgreSQL's disk is not the product's")
 def test_a_full_disk_is_said_and_nothing_is_half_written(tell: Tell) -> None:
     with small_disk() as where:
         product = Product(where, environment=environment(SMALL_TABLE))
