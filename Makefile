@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.requirements
 DEV_STAMP := $(VENV)/.requirements-dev
 
-.PHONY: run up test test-fast test-postgres test-postgres-journeys lint format types bench conformance fuzz clean help
+SECONDS ?= 60
+
+.PHONY: run up test test-fast test-postgres test-postgres-journeys lint format types bench flood conformance fuzz clean help
 
 help:
 	@echo "make run          the whole server with a demo domain, client and login; Ctrl-C stops it"
@@ -14,6 +16,8 @@ help:
 	@echo "make test-postgres  the same on PostgreSQL, in a cluster of its own"
 	@echo "make lint         style and types"
 	@echo "make bench        handshakes, GET and durable PUT a second"
+	@echo "make flood        what a client waits for its answers while others flood the server"
+	@echo "make fuzz         a minute of unmeant input for each decoder; make fuzz SECONDS=600 for longer"
 	@echo "make conformance  rows of the standards covered and passing"
 
 run: $(STAMP)
@@ -50,6 +54,15 @@ format: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks
+
+flood: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.flood
+
+# Where there is no wheel of atheris for this Python, inputs are drawn by chance.
+fuzz: $(DEV_STAMP)
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements-fuzz.txt
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/fuzz/test_live.py
 
 conformance: $(DEV_STAMP)
 	$(BIN)/python -m pytest -q --conformance

@@ -15,6 +15,7 @@ from collections import Counter as Counts
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from mitigation.drivers.base import Counter, Desired
 from mitigation.drivers.nft_process import Nft, NftFailed
@@ -282,6 +283,7 @@ def as_counters(counted: Iterable[Counted]) -> list[Counter]:
     return [Counter(one.key, one.epoch, one.packets, one.octets) for one in counted if one.key]
 
 
+@lru_cache(maxsize=65_536)  # every reading meets the same keys again
 def parts_of(key: str) -> list[Part]:
     try:
         parsed = parse_key(key)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
@@ -42,7 +42,7 @@ class Parameters:
     source_ports: tuple[int, ...] = ()
     source_prefixes: tuple[Network, ...] = ()
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Empty for no parameters, else eight characters that differ between different parameters."""
         if self == Parameters():
@@ -57,7 +57,7 @@ class Rule:
     box: Box
     parameters: Parameters = Parameters()
 
-    @property
+    @cached_property
     def key(self) -> str:
         """At most 119 characters of letters, digits, spaces and `. : / , -`; holds the box in words."""
         return format_key(self.kind, self.box, self.parameters.digest)

@@ -10,7 +10,7 @@ Errors of the peer end the channel: `channel.ended` says why, and the Abort is i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from aiocoap import Message, optiontypes
@@ -26,10 +26,14 @@ _BAD_CSM_OPTION: Final = 2  # of Abort
 
 
 class Channel:
-    """What both ends know of one connection beside its requests and responses."""
+    """What both ends know of one connection beside its requests and responses.
 
-    def __init__(self, remote: Any) -> None:
+    `hears` is asked for each frame whether it is looked at: in one read there may be a hundred thousand pings.
+    """
+
+    def __init__(self, remote: Any, hears: Callable[[Any], bool] = lambda remote: True) -> None:
         self._remote = remote
+        self._hears = hears
         self._spool = bytearray()
         self._output = bytearray()
         self.peer_message_size = BASE_MESSAGE_SIZE
@@ -72,6 +76,8 @@ class Channel:
         """The requests and responses that are complete now; signalling is dealt with on the way."""
         self._spool += data
         while self.ended is None and (frame := self._next_frame()):
+            if not self._hears(self._remote):
+                continue
             try:
                 message = decode_frame(frame, self._remote)
             except FormatError as broken:

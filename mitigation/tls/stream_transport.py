@@ -42,7 +42,7 @@ class StreamRemote(Remote):
         super().__init__(completed, peer, local)
         self.protocol = protocol
         self.interface = protocol.interface
-        self.channel = Channel(self)
+        self.channel = Channel(self, protocol.callbacks.hears)
         self.heard_at = time.monotonic()
 
     @property
@@ -248,8 +248,6 @@ class TlsProtocol(asyncio.Protocol):
         remote.heard_at = time.monotonic()
         channel, layer = remote.channel, self.interface.token_layer
         for message in channel.receive(data):
-            if not self.callbacks.hears(remote):
-                continue
             if message.code.is_request():
                 layer.process_request(message)
             elif message.code.is_response():

@@ -7,14 +7,16 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mitigation.runtime import bus
-from tests.harness import databases
 from tests.harness.product import Product
 from tests.harness.waiting import until
 
@@ -80,14 +82,39 @@ def wait_for_restart(product: Product, names: set[str], *, lines_before: int) ->
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def database(product: Product) -> Iterator[Any]:
+    """A connection of ours to the product's own database, without transactions unless they are begun."""
+    url = product.environment.get("DATABASE_URL")
+    if url:
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield connection
+        return
+    with closing(sqlite3.connect(product.home / "db.sqlite3", timeout=20, isolation_level=None)) as connection:
+        yield connection
+
+
+def is_sqlite(product: Product) -> bool:
+    return not product.environment.get("DATABASE_URL")
+
+
 def query(product: Product, text: str, *values: object) -> list[tuple[Any, ...]]:
-    """Rows of the product's own database, by a connection of ours that only reads."""
-    return databases.query(product.home, product.environment.get("DATABASE_URL", ""), text, values)
+    """Rows of the product's database; JSON columns as values."""
+    with database(product) as connection:
+        found = list(connection.execute(text if is_sqlite(product) else text.replace("?", "%s"), values))
+    return [tuple(_value(value) for value in row) for row in found]
 
 
 def execute(product: Product, text: str, *values: object) -> None:
     """Change rows behind the product's back."""
-    databases.query(product.home, product.environment.get("DATABASE_URL", ""), text, values, change=True)
+    with database(product) as connection:
+        connection.execute(text if is_sqlite(product) else text.replace("?", "%s"), values)
+
+
+def _value(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) and value.startswith("{") else value
 
 
 def rows(product: Product, cuid: str) -> dict[int, Row]:
@@ -98,7 +125,7 @@ def rows(product: Product, cuid: str) -> dict[int, Row]:
         cuid,
     )
     return {
-        mid: Row(json.loads(scope)["target-prefix"][0], lifetime, status, ends_at is not None)
+        mid: Row(scope["target-prefix"][0], lifetime, status, ends_at is not None)
         for mid, scope, lifetime, status, ends_at in found
     }
 
@@ -112,7 +139,7 @@ def wanted_addresses(product: Product) -> set[str]:
         str(ipaddress.ip_network(prefix).network_address)
         for scope, status in found
         if status in ENFORCED
-        for prefix in json.loads(scope)["target-prefix"]
+        for prefix in scope["target-prefix"]
     }
 
 

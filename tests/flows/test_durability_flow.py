@@ -78,7 +78,7 @@ def until_converged(product: Product, *, since: float, within: float = CONVERGED
     def converged() -> bool:
         return installed_addresses(TABLE) == wanted_addresses(product) and not unproven_rules(product)
 
-    until(converged, within=within, what="rules that agree with the rows")
+    until(converged, within=within, every=0.2, what="rules that agree with the rows")
     return time.monotonic() - since
 
 
@@ -88,6 +88,7 @@ def until_caught_up(product: Product, *, since: float, within: float = CONVERGED
     until(
         lambda: not (wanted & wanted_addresses(product)) - installed_addresses(TABLE),
         within=within,
+        every=0.2,
         what="rules for all that was asked before",
     )
     return time.monotonic() - since
@@ -127,8 +128,8 @@ def kill_and_measure(product: Product, client: NeverDiscouraged, names: list[str
     killed = time.monotonic()
     for name in names:
         kill(alive[name])
-    ready = wait_for_restart(product, set(names), lines_before=lines)
     answered = until_answered_after(client, killed)
+    ready = wait_for_restart(product, set(names), lines_before=lines)
     converged = until_caught_up(product, since=ready) if enforcing else 0.0
     tell(
         f"{names[0] if len(names) == 1 else 'all':>8} killed: next answer {answered:5.2f} s, "

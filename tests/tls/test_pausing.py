@@ -13,6 +13,7 @@ from aiocoap.pipe import Pipe
 from tls_service import ask, calling, serving
 
 from mitigation.tls import Credentials
+from mitigation.tls.signalling import Channel
 from mitigation.tls.token_layer import TokenLayer
 
 BOTH = pytest.mark.parametrize("transport", ["udp", "tcp"])
@@ -79,6 +80,16 @@ async def test_a_message_that_is_not_heard_costs_nothing_above(
         deaf.clear()
         assert (await ask(caller.context, remote, "a")).code == CONTENT
         assert len(service.site.requests) == 2
+
+
+def test_frames_that_are_not_heard_are_not_even_decoded() -> None:
+    heard = iter([True] * 100)
+    channel = Channel(None, lambda remote: next(heard, False))
+
+    assert not list(channel.receive(b"\x00\xe1" + b"\x00\xe2" * 8_000))  # settings, and pings in one TLS record
+
+    assert channel.take_output() == b"\x00\xe3" * 99
+    assert channel.ended is None
 
 
 def test_who_has_just_given_up_does_not_stop_what_the_others_are_told() -> None:

@@ -1,0 +1,1 @@
+"""Input that nobody meant: what it may do is be refused."""
