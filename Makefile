@@ -8,7 +8,7 @@ DEV_STAMP := $(VENV)/.requirements-dev
 
 SECONDS ?= 60
 
-.PHONY: run up test test-fast test-postgres lint format types bench flood conformance fuzz clean help
+.PHONY: run up test test-fast test-postgres test-postgres-journeys lint format types bench flood conformance fuzz clean help
 
 help:
 	@echo "make run          the whole server with a demo domain, client and login; Ctrl-C stops it"
@@ -31,6 +31,14 @@ test: $(DEV_STAMP)
 
 test-postgres: $(DEV_STAMP)
 	$(BIN)/python -m tests.harness.postgres $(BIN)/python -m pytest $(PYTEST)
+
+# What touches the database, and the main journeys: the engine, the rules and the browser do not know which one it is.
+WITHOUT_DATABASE := tls rules protocol drivers pki conformance test_imports.py dashboard/test_dashboard_browser.py
+JOURNEYS := our_own_client or mallory_sees or lifetime_ends or falls_silent or revoked_certificate_is_out \
+  or locked_database or worker_killed_amid or test_postgres or restored_server
+test-postgres-journeys: $(DEV_STAMP)
+	$(BIN)/python -m tests.harness.postgres $(BIN)/python -m pytest $(PYTEST) \
+	  $(WITHOUT_DATABASE:%=--ignore=tests/%) -k "not flow or $(JOURNEYS)"
 
 test-fast: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m "not flow and not slow"

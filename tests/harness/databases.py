@@ -5,6 +5,10 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -38,18 +42,49 @@ def end_other_sessions() -> None:
         )
 
 
-def _execute(statement: str) -> None:
-    from django.conf import settings
+def query(home: Path, url: str, text: str, values: Sequence[object], *, change: bool = False) -> list[tuple[Any, ...]]:
+    """Rows of an instance's database, past its own code; `?` stands for a value, and JSON comes as text."""
+    if not url:
+        mode = "rw" if change else "ro"
+        found = sqlite3.connect(f"file:{home / 'db.sqlite3'}?mode={mode}", uri=True, timeout=20)
+        with closing(found) as connection, connection:
+            return list(connection.execute(text, values))
+    import psycopg
+    from psycopg.types.string import TextLoader
 
-    settings_of: dict[str, Any] = settings.DATABASES["default"]
+    with psycopg.connect(_for_libpq(url), cursor_factory=psycopg.ClientCursor) as connection:
+        connection.read_only = not change
+        connection.adapters.register_loader("jsonb", TextLoader)
+        cursor = connection.execute(text.replace("%", "%%").replace("?", "%s"), values)  # type: ignore[call-overload]
+        return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def held(home: Path, url: str) -> Iterator[None]:
+    """Another program keeps everybody else from writing: by SQLite's one lock, or the locks of all domains."""
+    if not url:
+        with closing(sqlite3.connect(home / "db.sqlite3", timeout=20, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("ROLLBACK")
+        return
     import psycopg
 
-    with psycopg.connect(
-        host=settings_of["HOST"] or None,
-        port=settings_of["PORT"] or None,
-        user=settings_of["USER"] or None,
-        password=settings_of["PASSWORD"] or None,
-        dbname="postgres",
-        autocommit=True,
-    ) as connection:
+    with psycopg.connect(_for_libpq(url)) as connection:
+        connection.execute("SELECT 1 FROM mitigation_domain FOR UPDATE")
+        connection.execute("SELECT 1 FROM mitigation_changecounter FOR UPDATE")
+        yield
+        connection.rollback()
+
+
+def _for_libpq(url: str) -> str:
+    return url.replace("postgres://", "postgresql://", 1)
+
+
+def _execute(statement: str) -> None:
+    """In the database that every cluster has."""
+    import psycopg
+
+    where = urlsplit(os.environ["DATABASE_URL"])._replace(path="/postgres").geturl()
+    with psycopg.connect(_for_libpq(where), autocommit=True) as connection:
         connection.execute(statement)  # type: ignore[call-overload]

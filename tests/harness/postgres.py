@@ -31,7 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def binaries() -> Path | None:
     """Where initdb and postgres are; None without PostgreSQL. Debian keeps them off PATH, by version."""
-    for directory in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
+    for directory in sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True):
         if (directory / "initdb").exists() and (directory / "postgres").exists():
             return directory
     found = shutil.which("initdb")
@@ -120,6 +120,13 @@ class Cluster:
         if self._owner is None:
             return {"cwd": "/"}
         return {"user": self._owner.pw_uid, "group": self._owner.pw_gid, "extra_groups": [], "cwd": "/"}
+
+
+def _version(directory: Path) -> float:
+    try:
+        return float(directory.parent.name)
+    except ValueError:
+        return 0.0
 
 
 @contextmanager
