@@ -157,8 +157,8 @@ def _print(name: str, figure: dict[str, Any]) -> None:
 
 
 @contextmanager
-def ours(home: Path, core: int) -> Iterator[Server]:
-    """The signal worker alone, pinned, with a dry-run point and a domain of 10.0.0.0/8."""
+def ours(home: Path, core: int, **settings: str) -> Iterator[Server]:
+    """The signal worker alone, pinned, with a dry-run point, a domain of 10.0.0.0/8 and `settings` of its own."""
     environment = {
         **os.environ,
         "DOTS_HOME": str(home),
@@ -166,7 +166,10 @@ def ours(home: Path, core: int) -> Iterator[Server]:
         "DOTS_SIGNAL_PORT": str(PORT),
         "DOTS_DRIVER": "dryrun",
         "DOTS_LOG_LEVEL": "WARNING",
+        "DOTS_CLIENT_RATE": "1000000",  # the one client of a benchmark asks all that there is
+        "DOTS_CLIENT_BURST": "1000000",
         "DJANGO_SETTINGS_MODULE": "dotsweb.settings",
+        **settings,
     }
     manage = [sys.executable, str(ROOT / "manage.py")]
     subprocess.run([*manage, "init"], env=environment, cwd=ROOT, check=True, capture_output=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mitigation.protocol.conflicts import ConflictInformation
+    from mitigation.protocol.filters import AclControl
 
 
 class DotsError(Exception):
@@ -74,6 +75,16 @@ class Unavailable(DotsError):
     def __init__(self, message: str, *, retry_after: int = 60) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class FilterNotApplied(DotsError):
+    """Filters that a request wants switched cannot be switched now (RFC 9133, section 3.2.1: 5.03 with the list)."""
+
+    def __init__(self, message: str, *, mid: int, acls: tuple[AclControl, ...], retry_after: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.mid = mid
+        self.acls = acls
 
 
 class IllegalTransition(DotsError):

@@ -4,10 +4,12 @@ from mitigation.models.aliases import Alias
 from mitigation.models.changes import Audit, Change, ChangeCounter
 from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix
 from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
+from mitigation.models.filters import Acl
 from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName, Transition
 from mitigation.models.sessions import Session
 
 __all__ = [
+    "Acl",
     "Alias",
     "Audit",
     "Change",

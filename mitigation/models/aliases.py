@@ -14,6 +14,7 @@ class Alias(models.Model):
     """
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="aliases")
+    cdid = models.CharField(max_length=250, blank=True)
     cuid = models.CharField(max_length=250)
     name = models.CharField(max_length=255)
     target = models.JSONField()  # RFC names as keys, as in Mitigation.scope
@@ -21,7 +22,7 @@ class Alias(models.Model):
     changed_at = models.DateTimeField()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["client", "cuid", "name"], name="alias_name")]
+        constraints = [models.UniqueConstraint(fields=["client", "cdid", "cuid", "name"], name="alias_name")]
 
     def __str__(self) -> str:
         return self.name

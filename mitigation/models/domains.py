@@ -69,17 +69,22 @@ class Client(models.Model):
     name = models.CharField(max_length=255, unique=True)
     created_at = models.DateTimeField()
     enabled = models.BooleanField(default=True)
+    is_gateway = models.BooleanField(default=False)  # trusted to say by cdid for whom it asks (RFC 9132, 4.4.1.2)
 
     def __str__(self) -> str:
         return self.name
 
 
 class Cuid(models.Model):
-    """A cuid belongs to the client that used it first (RFC 9132, section 4.4.1.1)."""
+    """A cuid belongs to the client that used it first (RFC 9132, section 4.4.1.1); behind a gateway, within a cdid."""
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="cuids")
-    cuid = models.CharField(max_length=250, unique=True)
+    cdid = models.CharField(max_length=250, blank=True)
+    cuid = models.CharField(max_length=250)
     since = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["cuid", "cdid"], name="cuid_owner")]
 
 
 class CredentialQuerySet(models.QuerySet["Credential"]):

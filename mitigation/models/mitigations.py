@@ -32,10 +32,11 @@ class MitigationQuerySet(models.QuerySet["Mitigation"]):
 
 
 class Mitigation(models.Model):
-    """(client, cuid, mid): what was asked, what was granted, where it stands. Ended rows stay as history."""
+    """(client, cdid, cuid, mid): what was asked, what was granted, where it stands. Ended rows stay as history."""
 
     domain = models.ForeignKey(Domain, on_delete=models.CASCADE, related_name="mitigations")
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="mitigations")
+    cdid = models.CharField(max_length=250, blank=True)  # as a trusted gateway gave it; empty for everybody else
     cuid = models.CharField(max_length=250)
     mid = models.PositiveBigIntegerField()
 
@@ -71,6 +72,7 @@ class Mitigation(models.Model):
     notes = models.JSONField(default=list, blank=True)  # what the playbook left out, and why
     attack_status = models.PositiveSmallIntegerField(null=True, blank=True)  # as the client last saw it (key 29)
     attack_status_at = models.DateTimeField(null=True, blank=True)
+    acl_changes = models.JSONField(default=list, blank=True)  # filters of its client switched by others meanwhile
     problem = models.CharField(max_length=255, blank=True)  # why it is not enforced, for operators
 
     # Totals since mitigation_start; None where no point can count.
@@ -87,7 +89,7 @@ class Mitigation(models.Model):
         constraints = [
             # One live request per mid; ended ones may repeat it.
             models.UniqueConstraint(
-                fields=["client", "cuid", "mid"], condition=Q(ended_at=None), name="mitigation_live_mid"
+                fields=["client", "cdid", "cuid", "mid"], condition=Q(ended_at=None), name="mitigation_live_mid"
             ),
             models.CheckConstraint(condition=Q(lifetime__gte=-1) & ~Q(lifetime=0), name="mitigation_lifetime"),
             models.CheckConstraint(condition=Q(mid__lte=4_294_967_295), name="mitigation_mid"),

@@ -11,13 +11,23 @@ from mitigation.exceptions import MalformedRequest
 from mitigation.protocol import body as bodies
 from mitigation.protocol.conflicts import ConflictInformation
 from mitigation.protocol.constants import INDEFINITE_LIFETIME, MAXIMUM_LIFETIME
+from mitigation.protocol.filters import AclControl
+from mitigation.protocol.filters import parse as parse_acls
 from mitigation.protocol.paths import Path
 from mitigation.protocol.scope import MitigationRequest, PortRange, Scope, parse_target_prefix
 from mitigation.protocol.targets import parse_target_fqdn, parse_target_uri
 
 _TARGETS = ("target-prefix", "target-fqdn", "target-uri", "alias-name")
 _IN_A_REQUEST = frozenset(
-    {*_TARGETS, "target-port-range", "target-protocol", "lifetime", "trigger-mitigation", "attack-status"}
+    {
+        *_TARGETS,
+        "target-port-range",
+        "target-protocol",
+        "lifetime",
+        "trigger-mitigation",
+        "attack-status",
+        "acl-list-control",
+    }
 )
 
 MAXIMUM_TARGETS = 256  # of each attribute; a client with more sends several requests (RFC 9132, section 7.3)
@@ -47,6 +57,8 @@ def decode_mitigation(payload: bytes, path: Path) -> MitigationRequest:
         lifetime=_lifetime(entry),
         trigger_mitigation=entry.get("trigger-mitigation", True),
         attack_status=_attack_status(entry),
+        cdid=path.cdid or "",
+        acls=_acls(entry),
     )
 
 
@@ -118,6 +130,12 @@ def _attack_status(entry: Mapping[str, Any]) -> int | None:
     return status
 
 
+def _acls(entry: Mapping[str, Any]) -> tuple[AclControl, ...]:
+    if "acl-list-control" in entry and "attack-status" in entry:
+        raise MalformedRequest("an efficacy update switches no filters")
+    return parse_acls(entry.get("acl-list-control", ()))
+
+
 def _lifetime(entry: Mapping[str, Any]) -> int | None:
     if "lifetime" not in entry:
         if "attack-status" in entry:
@@ -140,6 +158,8 @@ def encode_mitigation(request: MitigationRequest) -> bytes:
         entry["attack-status"] = request.attack_status
     if not request.trigger_mitigation:
         entry["trigger-mitigation"] = False
+    if request.acls:
+        entry["acl-list-control"] = [one.as_json() for one in request.acls]
     return bodies.encode({"mitigation-scope": {"scope": [entry]}})
 
 
@@ -191,6 +211,7 @@ class MitigationReport:
     pkts_dropped: int | None = None
     pps_dropped: int | None = None
     conflict: ConflictInformation | None = None
+    acls: tuple[AclControl, ...] = ()  # switched by others during the mitigation (RFC 9133)
 
 
 def encode_grant(mid: int, lifetime: int, conflict: ConflictInformation | None = None) -> bytes:
@@ -204,6 +225,12 @@ def encode_grant(mid: int, lifetime: int, conflict: ConflictInformation | None =
 def encode_conflict(conflict: ConflictInformation) -> bytes:
     """The body of 4.09 (section 4.4.1.3, Figure 11)."""
     return bodies.encode({"mitigation-scope": {"scope": [{"conflict-information": conflict_values(conflict)}]}})
+
+
+def encode_failed_acls(mid: int, acls: Iterable[AclControl]) -> bytes:
+    """The body of 5.03 when filters could not be switched (RFC 9133, section 3.2.1, Figure 1)."""
+    entry = {"mid": mid, "acl-list-control": [one.as_json() for one in acls]}
+    return bodies.encode({"mitigation-scope": {"scope": [entry]}})
 
 
 def encode_reports(reports: Iterable[MitigationReport], content: Content = Content.ALL) -> bytes:
@@ -229,6 +256,8 @@ def _state_values(report: MitigationReport) -> dict[str, Any]:
     values: dict[str, Any] = {"status": report.status}
     if report.conflict is not None:
         values["conflict-information"] = conflict_values(report.conflict)
+    if report.acls:
+        values["acl-list-control"] = [one.as_json() for one in report.acls]
     counters = {
         "bytes-dropped": report.bytes_dropped,
         "bps-dropped": report.bps_dropped,

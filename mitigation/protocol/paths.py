@@ -57,16 +57,16 @@ def parse(segments: Sequence[str]) -> Path:
         found[name] = value
     return Path(
         resource,
-        cdid=found.get("cdid"),
-        cuid=_cuid(found.get("cuid")),
+        cdid=_identifier("cdid", found.get("cdid")),
+        cuid=_identifier("cuid", found.get("cuid")),
         mid=_number("mid", found.get("mid")),
         sid=_number("sid", found.get("sid")),
     )
 
 
-def _cuid(text: str | None) -> str | None:
+def _identifier(name: str, text: str | None) -> str | None:
     if text is not None and len(text.encode()) > MAXIMUM_CUID_OCTETS:
-        raise MalformedRequest(f"cuid is longer than {MAXIMUM_CUID_OCTETS} octets")
+        raise MalformedRequest(f"{name} is longer than {MAXIMUM_CUID_OCTETS} octets")
     return text
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mitigation.exceptions import MalformedRequest
+from mitigation.protocol.filters import AclControl
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -73,16 +74,18 @@ class Scope:
             }
         )
 
-    def digest(self, *, trigger_mitigation: bool = True) -> str:
+    def digest(self, *, trigger_mitigation: bool = True, acls: Iterable[AclControl] = ()) -> str:
         """The same for every encoding and order of the same request: a refresh must repeat it (section 4.4.1.3)."""
         values = {name: sorted(map(_canonical, items)) for name, items in self.as_json().items()}
         values["trigger-mitigation"] = [str(trigger_mitigation)]
+        if switched := sorted(_canonical(one.as_json()) for one in acls):
+            values["acl-list"] = switched
         return hashlib.sha256(_canonical(values).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class MitigationRequest:
-    """One decoded PUT on /mitigate: cuid and mid from the path. `lifetime` in seconds, -1 indefinite.
+    """One decoded PUT on /mitigate: cdid, cuid and mid from the path. `lifetime` in seconds, -1 indefinite.
 
     An efficacy update has `attack_status`, and may leave `lifetime` out (None): what remains is kept then.
     """
@@ -93,11 +96,14 @@ class MitigationRequest:
     lifetime: int | None
     trigger_mitigation: bool = True
     attack_status: int | None = None
+    cdid: str = ""
+    acls: tuple[AclControl, ...] = ()  # filters to switch with it (RFC 9133)
     digest: str = field(default="")
 
     def __post_init__(self) -> None:
         if not self.digest:
-            object.__setattr__(self, "digest", self.scope.digest(trigger_mitigation=self.trigger_mitigation))
+            digest = self.scope.digest(trigger_mitigation=self.trigger_mitigation, acls=self.acls)
+            object.__setattr__(self, "digest", digest)
 
 
 def parse_target_prefix(text: str) -> Network:

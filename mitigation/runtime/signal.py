@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from mitigation.services import mitigations
 from mitigation.signal_channel import reports
 from mitigation.signal_channel.book import Book, Identity
 from mitigation.signal_channel.dispatcher import Dispatcher
+from mitigation.signal_channel.limits import Limits
 from mitigation.signal_channel.observers import Observers
 from mitigation.signal_channel.presence import Presence
 from mitigation.signal_channel.resources.heartbeat import Heartbeat
@@ -58,6 +60,7 @@ class SignalWorker:
         self._presence = Presence(settings.DOTS_SESSION_LOSS_AFTER)
         self._credentials = _credentials(Home(settings.DOTS_HOME))
         self._listeners: Listeners | None = None
+        self._limits = Limits(settings.DOTS_CLIENT_RATE, settings.DOTS_CLIENT_BURST)
         self._client_of: dict[int, int] = {}  # session to client
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -76,8 +79,11 @@ class SignalWorker:
             authorise=self._authorise,
             opened=self._opened,
             closed=self._closed,
+            hears=self._limits.hears,
         )
         loops.tune_garbage_collection()
+        loops.share_processor_with_threads()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._say_sizes)
         loops.say_ready()
         log.info("signal channel on port %d", settings.DOTS_SIGNAL_PORT)
         try:
@@ -91,8 +97,23 @@ class SignalWorker:
             await self._rows.close_all("server stopped")
 
     def _site(self) -> Dispatcher:
-        mitigate = Mitigate(self._writer, self._observers, self._statuses, clock.now)
-        return Dispatcher({"mitigate": mitigate, "hb": Heartbeat()}, self._identify)
+        self._mitigate = Mitigate(self._writer, self._observers, self._statuses, clock.now)
+        return Dispatcher({"mitigate": self._mitigate, "hb": Heartbeat()}, self._identify, self._limits)
+
+    def _say_sizes(self) -> None:
+        """On SIGUSR1: how much is remembered, for whoever wonders where memory goes."""
+        assert self._listeners is not None
+        sizes = {
+            **self._listeners.sizes,
+            **self._mitigate.sizes,
+            "statuses": len(self._statuses),
+            "observers": len(self._observers),
+            "clients": len(self._limits),
+            "tasks": len(asyncio.all_tasks()),
+        }
+        log.warning("remembered: %s", ", ".join(f"{name} {number}" for name, number in sizes.items()))
+        counted = self._listeners.statistics + self._limits.statistics
+        log.warning("counted: %s", ", ".join(f"{name} {number}" for name, number in sorted(counted.items())))
 
     # -- who is who
 
@@ -108,6 +129,8 @@ class SignalWorker:
         log.info(
             "session %d opened: %s over %s from %s", remote.session_id, _who(identity), remote.transport, remote.peer
         )
+        # Who is not registered gets 4.01, and not too often either.
+        self._limits.opened(remote, identity.client_id if identity is not None else remote.identity.sha256)
         if identity is not None:
             self._client_of[remote.session_id] = identity.client_id
             self._presence.opened(identity.client_id, now=time.monotonic())
@@ -115,6 +138,7 @@ class SignalWorker:
 
     def _closed(self, remote: Remote, reason: CloseReason) -> None:
         log.info("session %d closed: %s", remote.session_id, reason.value)
+        self._limits.closed(remote)
         self._rows.closed(remote, "lost" if reason is CloseReason.TIMED_OUT else reason.value)
         client_id = self._client_of.pop(remote.session_id, None)
         if client_id is not None:
@@ -231,8 +255,8 @@ def _listening_sockets() -> tuple[Sequence[socket.socket], Sequence[socket.socke
     return sockets.signal(settings.DOTS_BIND, settings.DOTS_SIGNAL_PORT)
 
 
-def _keys_of(ids: set[int]) -> list[tuple[int, str, int]]:
-    return list(Mitigation.objects.filter(pk__in=ids).values_list("client_id", "cuid", "mid"))
+def _keys_of(ids: set[int]) -> list[tuple[int, str, str, int]]:
+    return list(Mitigation.objects.filter(pk__in=ids).values_list("client_id", "cdid", "cuid", "mid"))
 
 
 def _who(identity: Identity | None) -> str:

@@ -15,7 +15,7 @@ from mitigation.models import Mitigation
 from mitigation.protocol.conflicts import ConflictCause, ConflictInformation, ConflictStatus
 from mitigation.protocol.constants import INDEFINITE_LIFETIME, RECOMMENDED_LIFETIME, RETRY_MARGIN
 from mitigation.protocol.scope import Scope
-from mitigation.services.overlaps import Neighbours, Shared, common_scope, reach_now
+from mitigation.services.overlaps import Neighbours, Shared, asker_of, common_scope, reach_now
 from mitigation.services.units import Unit
 
 
@@ -77,7 +77,7 @@ def _settle(changed: Mitigation, unit: Unit) -> None:
     new: set[int] = set()
     for row in near:
         if row.pk == changed.pk:
-            found = neighbours.overlapping(row.client_id, row.cuid, reaches[row.pk], besides=row).others
+            found = neighbours.overlapping(asker_of(row), reaches[row.pk], besides=row).others
             new = {one.mitigation.pk for one in _conflicting(row, found)}
     if missing := new - reaches.keys():
         added = list(rows.filter(pk__in=missing))
@@ -85,7 +85,7 @@ def _settle(changed: Mitigation, unit: Unit) -> None:
         reaches |= {row.pk: reach_now(row) for row in added}
         neighbours = Neighbours(reaches.values(), [changed.domain_id], known=near)
     for row in near:
-        found = neighbours.overlapping(row.client_id, row.cuid, reaches[row.pk], besides=row).others
+        found = neighbours.overlapping(asker_of(row), reaches[row.pk], besides=row).others
         _tell(row, _conflicting(row, found), unit)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+
+from django.core.exceptions import ValidationError
 
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
@@ -15,6 +17,8 @@ from mitigation.services.units import unit_of_work
 
 # Names stand in paths, file names and log lines; LDH and dots with room for people's own separators.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?")
+
+CHANGEABLE = frozenset({"conflict_policy", "attack_over_after", "https_over_udp"})
 
 
 def add_domain(
@@ -48,8 +52,41 @@ def add_domain(
     return domain
 
 
-def add_client(name: str, *, domain: str, actor: str, now: datetime, door: str = "command") -> Client:
-    """Create a client of an existing domain. Raises NotFound or MalformedRequest."""
+def change_domain(
+    name: str, values: Mapping[str, str | int | bool], *, actor: str, now: datetime, door: str = "command"
+) -> Domain:
+    """Change what the domain's policy leaves open: fields of CHANGEABLE. Raises NotFound or MalformedRequest."""
+    unknown = ", ".join(values.keys() - CHANGEABLE)
+    if unknown or not values:
+        raise MalformedRequest(f"a domain has no {unknown} to change" if unknown else "there is nothing to change")
+    with unit_of_work(now) as unit:
+        found = locks.domains(Domain.objects.filter(name=name).values_list("pk", flat=True))
+        domain = next(iter(found.values()), None)
+        if domain is None:
+            raise NotFound(f"there is no domain named {name}; `manage.py domain list` shows those there are")
+        before = {field: getattr(domain, field) for field in values}
+        for field, value in values.items():
+            setattr(domain, field, value)
+        try:
+            domain.clean_fields(exclude={field.name for field in Domain._meta.fields} - values.keys())
+        except ValidationError as error:
+            raise MalformedRequest("; ".join(error.messages)) from None
+        domain.save(update_fields=list(values))
+        unit.audit(
+            door=door, actor=actor, action="domain-set", subject=f"domain {name}", before=before, after=dict(values)
+        )
+        unit.tell(Change.Topic.CLIENT, domain.pk)
+        unit.rules_are_stale()
+    return domain
+
+
+def add_client(
+    name: str, *, domain: str, actor: str, now: datetime, is_gateway: bool = False, door: str = "command"
+) -> Client:
+    """Create a client of an existing domain. Raises NotFound or MalformedRequest.
+
+    A gateway is trusted to say by cdid for whom it asks (RFC 9132, section 4.4.1.2).
+    """
     _check_name(name)
     with unit_of_work(now) as unit:
         locks.table(Client)
@@ -58,8 +95,9 @@ def add_client(name: str, *, domain: str, actor: str, now: datetime, door: str =
             raise NotFound(f"there is no domain named {domain}; `manage.py domain list` shows those there are")
         if Client.objects.filter(name=name).exists():
             raise MalformedRequest(f"a client named {name} exists already")
-        client = Client.objects.create(domain=owner, name=name, created_at=now)
-        unit.audit(door=door, actor=actor, action="client-add", subject=f"client {name}", after={"domain": domain})
+        client = Client.objects.create(domain=owner, name=name, created_at=now, is_gateway=is_gateway)
+        after: dict[str, object] = {"domain": domain} | ({"gateway": True} if is_gateway else {})
+        unit.audit(door=door, actor=actor, action="client-add", subject=f"client {name}", after=after)
         unit.tell(Change.Topic.CLIENT, client.pk)
     return client
 

@@ -22,6 +22,7 @@ class Withdrawal:
     client_id: int
     cuid: str
     mid: int
+    cdid: str = ""
 
 
 def withdraw(withdrawal: Withdrawal, *, now: datetime) -> None:
@@ -41,9 +42,9 @@ def withdraw_many(withdrawals: Sequence[Withdrawal], *, now: datetime) -> None:
             .select_related("client")
             .filter(client_id__in={one.client_id for one in withdrawals}, mid__in={one.mid for one in withdrawals})
         )
-        found = {(row.client_id, row.cuid, row.mid): row for row in live}
+        found = {(row.client_id, row.cdid, row.cuid, row.mid): row for row in live}
         for one in withdrawals:
-            mitigation = found.get((one.client_id, one.cuid, one.mid))
+            mitigation = found.get((one.client_id, one.cdid, one.cuid, one.mid))
             if mitigation is None or Status(mitigation.status) is Status.TERMINATING:
                 continue
             record(mitigation, Happening.CLIENT_WITHDREW, unit=unit, actor=actor_of(mitigation.client))

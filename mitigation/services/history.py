@@ -95,7 +95,8 @@ def actor_of(client: Client) -> str:
 
 
 def subject_of(mitigation: Mitigation) -> str:
-    return f"mitigation {mitigation.client_id}/{mitigation.cuid}/{mitigation.mid}"
+    cdid = f"{mitigation.cdid}/" if mitigation.cdid else ""
+    return f"mitigation {mitigation.client_id}/{cdid}{mitigation.cuid}/{mitigation.mid}"[:255]
 
 
 def end_of_lifetime(mitigation: Mitigation) -> datetime | None:

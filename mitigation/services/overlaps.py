@@ -13,6 +13,7 @@ from mitigation.protocol.scope import Network, Scope, ancestor_keys, range_keys
 _CHUNK = 10_000  # values in one IN list
 
 Name = tuple[str, str]  # kind and name
+Asker = tuple[int, str, str]  # client, cdid, cuid: one DOTS client as section 4.4.1.3 means it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ def reach_now(mitigation: Mitigation) -> Reach:
     return Reach(networks, frozenset((row.kind, row.name) for row in mitigation.names.all()))
 
 
+def asker_of(mitigation: Mitigation) -> Asker:
+    return mitigation.client_id, mitigation.cdid, mitigation.cuid
+
+
 @dataclass(slots=True)
 class Shared:
     """One request that overlaps, and what it has in common."""
@@ -47,7 +52,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Overlaps:
-    """Live requests that share a target: of the same client and cuid, and of others."""
+    """Live requests that share a target: of the same client, cdid and cuid, and of others."""
 
     own: list[Shared]
     others: list[Shared]
@@ -83,7 +88,7 @@ class Neighbours:
         wanted = {name for reach in reaches for name in reach.names}
         self._names = [((row.kind, row.name), self._one(row.mitigation)) for row in _named(wanted, domain_ids)]
 
-    def overlapping(self, client_id: int, cuid: str, reach: Reach, *, besides: Mitigation | None = None) -> Overlaps:
+    def overlapping(self, asker: Asker, reach: Reach, *, besides: Mitigation | None = None) -> Overlaps:
         """`besides` is the request itself, where it is a row already."""
         found: dict[int, Shared] = {}
         for network, mitigation in self._ranges:
@@ -98,8 +103,7 @@ class Neighbours:
         own: list[Shared] = []
         others: list[Shared] = []
         for shared in found.values():
-            is_own = (shared.mitigation.client_id, shared.mitigation.cuid) == (client_id, cuid)
-            (own if is_own else others).append(shared)
+            (own if asker_of(shared.mitigation) == asker else others).append(shared)
         return Overlaps(own, others)
 
     def add(self, mitigation: Mitigation, reach: Reach) -> None:

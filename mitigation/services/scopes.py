@@ -50,7 +50,9 @@ class Aliases:
         named = [(client_id, name) for client_id, request in wanted for name in request.scope.alias_name]
         rows = Alias.objects.filter(client_id__in={pk for pk, _ in named}, name__in={name for _, name in named})
         self._targets = (
-            {(row.client_id, row.cuid, row.name): Scope.from_json(row.target) for row in rows} if named else {}
+            {(row.client_id, row.cdid, row.cuid, row.name): Scope.from_json(row.target) for row in rows}
+            if named
+            else {}
         )
 
     def expand(self, client_id: int, request: MitigationRequest) -> Scope:
@@ -59,7 +61,7 @@ class Aliases:
             return request.scope
         found = []
         for name in request.scope.alias_name:
-            target = self._targets.get((client_id, request.cuid, name))
+            target = self._targets.get((client_id, request.cdid, request.cuid, name))
             if target is None:
                 raise MalformedRequest(f"there is no alias named {name[:60]} of this client")
             found.append(target)

@@ -32,8 +32,9 @@ from mitigation.protocol.constants import INDEFINITE_LIFETIME
 from mitigation.protocol.scope import MitigationRequest, Scope
 from mitigation.protocol.status import Happening, Status
 from mitigation.services import conflicts, locks, scopes
+from mitigation.services.filters import Filters
 from mitigation.services.history import actor_of, record, subject_of
-from mitigation.services.overlaps import Neighbours, Reach, Shared, common_scope, reach_now, reach_of
+from mitigation.services.overlaps import Neighbours, Reach, Shared, asker_of, common_scope, reach_now, reach_of
 from mitigation.services.units import Unit, unit_of_work
 
 MAXIMUM_CUIDS = 64  # of one client; ever new ones are a fault or an attack (RFC 9132, section 11)
@@ -95,8 +96,9 @@ def _check_absent(submission: Submission) -> None:
         raise MalformedRequest("attack-status belongs to an existing mitigation, and this mid is not known")
 
 
-def _key(submission: Submission) -> tuple[int, str, int]:
-    return submission.client_id, submission.request.cuid, submission.request.mid
+def _key(submission: Submission) -> tuple[int, str, str, int]:
+    request = submission.request
+    return submission.client_id, request.cdid, request.cuid, request.mid
 
 
 class _Batch:
@@ -110,16 +112,20 @@ class _Batch:
         self._clients = {client.pk: client for client in Client.objects.filter(pk__in=client_ids)}
         self._domains = locks.domains({client.domain_id for client in self._clients.values()})
         self._allowed = scopes.allowed(self._domains)
-        self._owner_of_cuid = dict(
-            Cuid.objects.filter(cuid__in={request.cuid for request in requests}).values_list("cuid", "client_id")
-        )
+        self._owner_of_cuid = {
+            (cdid, cuid): owner
+            for cdid, cuid, owner in Cuid.objects.filter(cuid__in={request.cuid for request in requests}).values_list(
+                "cdid", "cuid", "client_id"
+            )
+        }
         self._live = {
-            (found.client_id, found.cuid, found.mid): found
+            (found.client_id, found.cdid, found.cuid, found.mid): found
             for found in Mitigation.objects.live()
             .select_related("client")
             .filter(client_id__in=client_ids, mid__in={request.mid for request in requests})
         }
         self._aliases = scopes.Aliases((one.client_id, one.request) for one in submissions)
+        self._filters = Filters(((one.client_id, one.request) for one in submissions), unit)
         self._neighbours = Neighbours(self._reaches(submissions), self._domains, known=self._live.values())
         self._count: dict[int, int] = {}
         self._enforces = EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
@@ -147,12 +153,13 @@ class _Batch:
         client = self._clients.get(submission.client_id)
         if client is None or not client.enabled:
             raise Unauthorized("this client may not use the service")
-        self._check_cuid(client, request.cuid)
+        self._check_cuid(client, request)
         existing = self._live.get(_key(submission))
         if existing is None:
             scope = self._aliases.expand(client.pk, request)
             self._allowed[client.domain_id].check(scope)
             _check_absent(submission)
+            self._filters.check(client.pk, request, under_attack=self._is_under_attack(client, request))
             return self._create(client, request, scope)
         self._allowed[client.domain_id].check(Scope.from_json(existing.protected_scope))
         if submission.if_none_match:
@@ -163,8 +170,8 @@ class _Batch:
             raise MalformedRequest("an efficacy update (If-Match) needs attack-status")
         return self._refresh(existing, request)
 
-    def _check_cuid(self, client: Client, cuid: str) -> None:
-        owner = self._owner_of_cuid.get(cuid)
+    def _check_cuid(self, client: Client, request: MitigationRequest) -> None:
+        owner = self._owner_of_cuid.get((request.cdid, request.cuid))
         if owner is not None and owner != client.pk:
             raise ScopeConflict(
                 "this cuid is used by another client; choose a new one",
@@ -201,7 +208,7 @@ class _Batch:
     def _others_in_the_way(self, mitigation: Mitigation) -> ConflictInformation | None:
         """Why an inactive request that is asked for again must wait on. Raises ScopeConflict where it is refused."""
         reach = reach_now(mitigation) if mitigation.pk else reach_of(Scope.from_json(mitigation.protected_scope))
-        found = self._neighbours.overlapping(mitigation.client_id, mitigation.cuid, reach, besides=mitigation)
+        found = self._neighbours.overlapping(asker_of(mitigation), reach, besides=mitigation)
         return self._judge(self._domains[mitigation.domain_id], found.others)
 
     def _judge(self, domain: Domain, others: Iterable[Shared]) -> ConflictInformation | None:
@@ -226,7 +233,7 @@ class _Batch:
     def _create(self, client: Client, request: MitigationRequest, scope: Scope) -> Granted:
         domain = self._domains[client.domain_id]
         reach = reach_of(scope)
-        overlapped = self._neighbours.overlapping(client.pk, request.cuid, reach)
+        overlapped = self._neighbours.overlapping((client.pk, request.cdid, request.cuid), reach)
         own = [shared.mitigation for shared in overlapped.own]
         same = [other for other in own if other.trigger_mitigation == request.trigger_mitigation]
         higher = [other for other in same if other.mid > request.mid]
@@ -240,14 +247,15 @@ class _Batch:
             )
         waits = self._judge(domain, overlapped.others) if request.trigger_mitigation else None
         self._check_quota(domain, replaced=len(same))
-        self._register_cuid(client, request.cuid)
+        self._register_cuid(client, request)
         mitigation = self._row(client, request, scope, waits)
         for other in same:
             self._override(other, by=request.mid)
         if mitigation.is_active:
             self._preempt([other for other in own if other not in same], by=request.mid)
+        self._filters.switch(client.pk, request)
         self._new.append((mitigation, scope))
-        self._live[(client.pk, request.cuid, request.mid)] = mitigation
+        self._live[(client.pk, request.cdid, request.cuid, request.mid)] = mitigation
         self._neighbours.add(mitigation, reach)
         self._unit.rules_are_stale()
         conflict = waits or (conflicts.goes_on(conflicts.active(overlapped.others)) if mitigation.is_active else None)
@@ -256,6 +264,16 @@ class _Batch:
         self._audit("submit", mitigation, after={"scope": mitigation.scope, "lifetime": mitigation.lifetime})
         return Granted(request.mid, mitigation.lifetime, created=True, conflict=conflict)
 
+    def _is_under_attack(self, client: Client, request: MitigationRequest) -> bool:
+        """Asked where filters are to be switched only: whether anything of this client is active."""
+        if not request.acls or request.trigger_mitigation:
+            return bool(request.acls)
+        asker = (client.pk, request.cdid, request.cuid)
+        if any(asker_of(row) == asker and row.is_active for row, _ in self._new):
+            return True
+        active = Mitigation.objects.enforced()
+        return active.filter(client=client, cdid=request.cdid, cuid=request.cuid).exists()
+
     def _row(
         self, client: Client, request: MitigationRequest, scope: Scope, waits: ConflictInformation | None
     ) -> Mitigation:
@@ -263,6 +281,7 @@ class _Batch:
         mitigation = Mitigation(
             domain=domain,
             client=client,
+            cdid=request.cdid,
             cuid=request.cuid,
             mid=request.mid,
             scope=request.scope.as_json(),
@@ -290,7 +309,7 @@ class _Batch:
         return (Status.IN_PROGRESS, "") if self._enforces else (Status.EXCEEDED, "dry run: no traffic is touched")
 
     def _override(self, other: Mitigation, *, by: int) -> None:
-        self._live.pop((other.client_id, other.cuid, other.mid), None)
+        self._live.pop((other.client_id, other.cdid, other.cuid, other.mid), None)
         self._neighbours.remove(other)
         if other.pk is None:  # created and replaced within one batch: it never existed for anybody else
             self._new = [(row, scope) for row, scope in self._new if row is not other]
@@ -320,13 +339,14 @@ class _Batch:
             raise Unavailable(f"this domain has {domain.maximum_mitigations} mitigations, its maximum", retry_after=60)
         self._count[domain.pk] += 1 - replaced
 
-    def _register_cuid(self, client: Client, cuid: str) -> None:
-        if cuid in self._owner_of_cuid:
+    def _register_cuid(self, client: Client, request: MitigationRequest) -> None:
+        cdid, cuid = request.cdid, request.cuid
+        if (cdid, cuid) in self._owner_of_cuid:
             return
-        if Cuid.objects.filter(client=client).count() >= MAXIMUM_CUIDS:
+        if Cuid.objects.filter(client=client, cdid=cdid).count() >= MAXIMUM_CUIDS:
             raise Unavailable(f"this client has used {MAXIMUM_CUIDS} cuids, its maximum", retry_after=3600)
-        self._owner_of_cuid[cuid] = client.pk
-        self._new_cuids.append(Cuid(client=client, cuid=cuid, since=self._now))
+        self._owner_of_cuid[(cdid, cuid)] = client.pk
+        self._new_cuids.append(Cuid(client=client, cdid=cdid, cuid=cuid, since=self._now))
 
     def _grant(self, domain: Domain, asked: int) -> int:
         if asked == INDEFINITE_LIFETIME:
@@ -340,7 +360,7 @@ class _Batch:
 
     def write(self) -> None:
         # In one order for everybody: two batches with the same new cuids then wait for each other in no circle.
-        Cuid.objects.bulk_create(sorted(self._new_cuids, key=lambda one: one.cuid))
+        Cuid.objects.bulk_create(sorted(self._new_cuids, key=lambda one: (one.cuid, one.cdid)))
         rows = Mitigation.objects.bulk_create([mitigation for mitigation, _ in self._new])
         targets, names, transitions = [], [], []
         for mitigation, (_, scope) in zip(rows, self._new, strict=True):

@@ -21,6 +21,7 @@ class Identity:
     domain_name: str
     not_before: datetime
     not_after: datetime
+    is_gateway: bool = False
 
 
 class Book:
@@ -69,6 +70,7 @@ class Book:
                     domain_name=row.client.domain.name,
                     not_before=row.not_before,
                     not_after=row.not_after,
+                    is_gateway=row.client.is_gateway,
                 )
             else:
                 self._usable.pop(row.fingerprint, None)

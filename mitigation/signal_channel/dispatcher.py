@@ -1,7 +1,7 @@
 """Takes each request to its resource: a look-up in a dictionary, where aiocoap's site would copy every message.
 
-The order of checks fixes which fault is reported when there are several: options, path, method, content format,
-identity, then the body (the rows on error precedence).
+The order of checks fixes which fault is reported when there are several: how much is asked at all, options, path,
+method, content format, identity, then the body (the rows on error precedence).
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from aiocoap.pipe import Pipe
 
 from mitigation.exceptions import BadOption, DotsError, Ignored, NotFound, Unauthorized
 from mitigation.protocol import paths
+from mitigation.protocol.constants import WELL_KNOWN
 from mitigation.signal_channel import errors, options
 from mitigation.signal_channel.book import Identity
+from mitigation.signal_channel.limits import Limits
 
 log = logging.getLogger(__name__)
 
+HEARTBEAT = (*WELL_KNOWN, "hb")
 SUPPRESS_ANY = 26  # No-Response for all classes (RFC 7967): the stack lets go of the request and sends nothing
 
 
@@ -36,9 +39,10 @@ class Resource(Protocol):
 class Dispatcher:
     """What an aiocoap context calls its site."""
 
-    def __init__(self, resources: Mapping[str, Resource], identify: Identify) -> None:
+    def __init__(self, resources: Mapping[str, Resource], identify: Identify, limits: Limits | None = None) -> None:
         self._resources = resources
         self._identify = identify
+        self._limits = limits
 
     async def render_to_pipe(self, pipe: Pipe) -> None:
         request = pipe.request
@@ -58,6 +62,8 @@ class Dispatcher:
             pipe.add_response(answer, is_last=True)
 
     async def _answer(self, request: Message, pipe: Pipe) -> Message | None:
+        if self._limits is not None:
+            self._limits.take(request.remote, heartbeat=request.opt.uri_path == HEARTBEAT)
         options.check(request)
         name = paths.resource_name(request.opt.uri_path)
         resource = self._resources.get(name)

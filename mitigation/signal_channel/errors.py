@@ -21,15 +21,21 @@ CODES: dict[type[exceptions.DotsError], Code] = {
     exceptions.TooLarge: Code.REQUEST_ENTITY_TOO_LARGE,
     exceptions.UnsupportedContentFormat: Code.UNSUPPORTED_CONTENT_FORMAT,
     exceptions.Unavailable: Code.SERVICE_UNAVAILABLE,
+    exceptions.FilterNotApplied: Code.SERVICE_UNAVAILABLE,
     exceptions.ProxyingNotSupported: Code.PROXYING_NOT_SUPPORTED,
 }
 
 
 def answer(refusal: exceptions.DotsError) -> Message:
-    """The code with its sentence as diagnostic payload; 4.09 has a DOTS body instead (section 4.4.1.3)."""
+    """The code with its sentence as diagnostic payload; 4.09 and refused filters have a DOTS body instead."""
     if isinstance(refusal, exceptions.ScopeConflict):
         return Message(
             code=Code.CONFLICT, payload=messages.encode_conflict(refusal.conflict), content_format=CONTENT_FORMAT
+        )
+    if isinstance(refusal, exceptions.FilterNotApplied):
+        payload = messages.encode_failed_acls(refusal.mid, refusal.acls)
+        return Message(
+            code=CODES[type(refusal)], payload=payload, content_format=CONTENT_FORMAT, max_age=refusal.retry_after
         )
     message = Message(code=CODES[type(refusal)], payload=str(refusal).encode())
     if isinstance(refusal, exceptions.Unavailable):

@@ -1,6 +1,6 @@
 """Who watches which mitigation, and when each is told (RFC 9132, section 4.4.2.1; RFC 7641).
 
-Keyed by client, cuid and mid (None: the whole list), so that one change wakes only those it concerns. An observer is
+Keyed by client, cdid, cuid and mid (None: the whole list): one change wakes only those it concerns. An observer is
 told at most once in NOTIFICATION_GAP, always the newest state, and again in each NOTIFICATION_PERIOD while active.
 """
 
@@ -18,7 +18,7 @@ from aiocoap.pipe import Pipe
 from mitigation.protocol.constants import NOTIFICATION_GAP, NOTIFICATION_PERIOD
 from mitigation.signal_channel.representation import notification
 
-Key = tuple[int, str, int | None]
+Key = tuple[int, str, str, int | None]
 
 MAXIMUM_PER_CLIENT = 1_024  # beyond this GET is answered without Observe, and the client polls
 
@@ -48,9 +48,9 @@ class Observers:
     def has_room(self, client_id: int) -> bool:
         return self._of_client.get(client_id, 0) < MAXIMUM_PER_CLIENT
 
-    def wake(self, client_id: int, cuid: str, mid: int) -> None:
+    def wake(self, client_id: int, cdid: str, cuid: str, mid: int) -> None:
         """This mitigation changed: its observers and those of the list are due."""
-        for key in ((client_id, cuid, mid), (client_id, cuid, None)):
+        for key in ((client_id, cdid, cuid, mid), (client_id, cdid, cuid, None)):
             for observation in self._by_key.get(key, ()):
                 observation.changed.set()
 

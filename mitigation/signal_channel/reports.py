@@ -6,25 +6,26 @@ from datetime import datetime
 
 from mitigation.models import Mitigation
 from mitigation.protocol import messages
+from mitigation.protocol.filters import AclControl
 from mitigation.protocol.messages import Content, MitigationReport
 from mitigation.protocol.scope import Scope
 from mitigation.protocol.status import ACTIVE, Status
 from mitigation.services import conflicts
 
 
-def live(key: tuple[int, str, int | None]) -> list[Mitigation]:
-    """Those under (client, cuid, mid), or all of the cuid for mid None, in the order of their mids."""
-    client_id, cuid, mid = key
-    found = Mitigation.objects.live().filter(client_id=client_id, cuid=cuid)
+def live(key: tuple[int, str, str, int | None]) -> list[Mitigation]:
+    """Those under (client, cdid, cuid, mid), or all of the cuid for mid None, in the order of their mids."""
+    client_id, cdid, cuid, mid = key
+    found = Mitigation.objects.live().filter(client_id=client_id, cdid=cdid, cuid=cuid)
     return list(found.order_by("mid") if mid is None else found.filter(mid=mid))
 
 
-def ended(client_id: int, cuid: str, mid: int | None) -> list[Mitigation]:
+def ended(client_id: int, cdid: str, cuid: str, mid: int | None) -> list[Mitigation]:
     """The newest one of that mid that is over: its last status is still owed to observers. Empty for the list."""
     if mid is None:
         return []
-    over = Mitigation.objects.filter(client_id=client_id, cuid=cuid, mid=mid, ended_at__isnull=False)
-    return list(over.order_by("-pk")[:1])
+    same = Mitigation.objects.filter(client_id=client_id, cdid=cdid, cuid=cuid, mid=mid)
+    return list(same.filter(ended_at__isnull=False).order_by("-pk")[:1])
 
 
 def encode(mitigations: list[Mitigation], *, now: datetime, content: Content = Content.ALL) -> bytes:
@@ -50,6 +51,7 @@ def report(mitigation: Mitigation, *, now: datetime) -> MitigationReport:
         pkts_dropped=packets if counted else None,
         pps_dropped=round(packets / elapsed) if counted and packets is not None else None,
         conflict=conflicts.told(mitigation, now=now),
+        acls=tuple(map(AclControl.from_json, mitigation.acl_changes)),
     )
 
 

@@ -15,7 +15,7 @@ from mitigation.models import Mitigation
 from mitigation.protocol.messages import Content
 from mitigation.signal_channel import reports
 
-Key = tuple[int, str, int | None]  # client, cuid, mid; None: the whole list
+Key = tuple[int, str, str, int | None]  # client, cdid, cuid, mid; None: the whole list
 
 MAXIMUM_ENTRIES = 20_000
 
@@ -65,8 +65,8 @@ class Statuses:
                 self._entries.popitem(last=False)
         return entry
 
-    def forget(self, client_id: int, cuid: str, mid: int) -> None:
+    def forget(self, client_id: int, cdid: str, cuid: str, mid: int) -> None:
         """This mitigation changed: it, and the list it stands in, are read anew when next asked for."""
-        for key in ((client_id, cuid, mid), (client_id, cuid, None)):
+        for key in ((client_id, cdid, cuid, mid), (client_id, cdid, cuid, None)):
             self._entries.pop(key, None)
         self._forgotten += 1

@@ -133,6 +133,9 @@ class ServerRemote(DatagramRemote):
     def cut(self, reason: CloseReason = CloseReason.CUT, *, alert: Alert | None = None) -> None:
         self._listener.table.cut(self._association, reason, alert=alert)
 
+    def pause(self, seconds: float) -> None:
+        self._association.paused_until = asyncio.get_running_loop().time() + seconds
+
     def session_ticket(self) -> bytes | None:
         return None
 
@@ -196,7 +199,7 @@ class DatagramListener:
         self._callbacks.opened(association.owner)
 
     def received(self, association: Association, data: bytes) -> None:
-        if association.owner is not None:
+        if association.owner is not None and self._callbacks.hears(association.owner):
             self.interface.received(association.owner, data)
 
     def closed(self, association: Association, reason: CloseReason, detail: str) -> None:

@@ -47,7 +47,18 @@ class Path(NamedTuple):
 class Association:
     """One DTLS association, half-open or live. `owner` is free for whoever listens to it."""
 
-    __slots__ = ("completed", "connection", "due", "heard_at", "opened_at", "owner", "path", "progress_at", "random")
+    __slots__ = (
+        "completed",
+        "connection",
+        "due",
+        "heard_at",
+        "opened_at",
+        "owner",
+        "path",
+        "paused_until",
+        "progress_at",
+        "random",
+    )
 
     def __init__(self, connection: DatagramConnection, path: Path, random: bytes, now: float) -> None:
         self.connection = connection
@@ -58,6 +69,7 @@ class Association:
         self.progress_at = now
         self.completed: HandshakeCompleted | None = None
         self.due: float | None = None
+        self.paused_until = now  # what comes before is dropped unread: its peer says too much
         self.owner: Any = None
 
     def is_stuck(self, now: float) -> bool:
@@ -113,7 +125,10 @@ class Demultiplexer:
             return
         live = self._live.get(path)
         if live is not None and data[0] == APPLICATION_DATA:
-            self._feed(live, data, now)
+            if now < live.paused_until:
+                self.statistics["datagrams of paused sessions"] += 1
+            else:
+                self._feed(live, data, now)
         elif is_client_hello(data):
             self._receive_hello(data, path, now)
         else:

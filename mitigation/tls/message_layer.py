@@ -85,6 +85,11 @@ class MessageLayer(interfaces.TokenInterface, interfaces.MessageManager):  # typ
     def client_credentials(self) -> Any:
         return self.token_layer.client_credentials
 
+    @property
+    def remembered(self) -> int:
+        """Received Message IDs that are kept, of all sessions."""
+        return len(self._confirmable) + len(self._non_confirmable)
+
     async def shutdown(self) -> None:
         for timer in (self._sweeper, self._acknowledger):
             if timer is not None:

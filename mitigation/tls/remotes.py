@@ -81,6 +81,9 @@ class Remote(interfaces.EndpointAddress):  # type: ignore[misc]
     def cut(self, reason: CloseReason = CloseReason.CUT, *, alert: Alert | None = None) -> None:
         """End the session now, with close_notify or the fatal alert given; `closed` is called with the reason."""
 
+    def pause(self, seconds: float) -> None:
+        """Take nothing from this session for so long: datagrams are dropped as they come, a stream is not read."""
+
     @abstractmethod
     def session_ticket(self) -> bytes | None:
         """What a later `connect` resumes with (clients only); None until the server has sent one."""

@@ -80,6 +80,17 @@ class Listeners:
         counted.update({f"tcp: {name}": number for name, number in self._streams.statistics.items()})
         return counted
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How much is remembered, by table: what must not grow without bound, whatever comes."""
+        interface, streams = self._datagrams.interface, self._streams.interface
+        return {
+            "DTLS sessions": len(self._datagrams.table),
+            "DTLS handshakes": self._datagrams.table.half_open,
+            "TLS connections": len(streams.connections),
+            "message ids": interface.message_layer.remembered,
+        }
+
     async def close(self) -> None:
         """End all sessions in good order and close the sockets."""
         self._datagrams.close()
@@ -95,6 +106,7 @@ async def listen(
     authorise: Callable[[Identity], bool],
     opened: Callable[[Remote], None],
     closed: Callable[[Remote, CloseReason], None],
+    hears: Callable[[Remote], bool] | None = None,
     half_open: int = HALF_OPEN,
     sessions: int = SESSIONS,
 ) -> Listeners:
@@ -103,7 +115,7 @@ async def listen(
     The callbacks run on the event loop and must not block; `callbacks.Callbacks` says when each is called. The limits
     hold for each transport.
     """
-    callbacks = Callbacks(authorise, opened, closed)
+    callbacks = Callbacks(authorise, opened, closed, *([hears] if hears is not None else []))
     datagrams = DatagramListener(
         datagram_interface(context), credentials, callbacks, half_open=half_open, sessions=sessions
     )

@@ -73,6 +73,9 @@ class StreamRemote(Remote):
     def cut(self, reason: CloseReason = CloseReason.CUT, *, alert: Alert | None = None) -> None:
         self.protocol.end(reason, alert=alert)
 
+    def pause(self, seconds: float) -> None:
+        self.protocol.pause(seconds)
+
     def session_ticket(self) -> bytes | None:
         return self.protocol.connection.session_ticket()
 
@@ -130,6 +133,7 @@ class TlsProtocol(asyncio.Protocol):
         self.callbacks = callbacks
         self.transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._resuming: asyncio.TimerHandle | None = None
         self._ended = False
 
     # -- asyncio ---------------------------------------------------------------------------------------------------
@@ -177,6 +181,13 @@ class TlsProtocol(asyncio.Protocol):
             if data:
                 self.connection.send(data)
             self._write()
+
+    def pause(self, seconds: float) -> None:
+        """Read nothing for so long: the peer's own queue fills up then."""
+        if self._resuming is not None or self.transport is None or self.transport.is_closing():
+            return
+        self.transport.pause_reading()
+        self._resuming = asyncio.get_running_loop().call_later(seconds, self._resume)
 
     def release(self, reason: CloseReason) -> None:
         """End in good order: Release, close_notify, FIN."""
@@ -237,6 +248,8 @@ class TlsProtocol(asyncio.Protocol):
         remote.heard_at = time.monotonic()
         channel, layer = remote.channel, self.interface.token_layer
         for message in channel.receive(data):
+            if not self.callbacks.hears(remote):
+                continue
             if message.code.is_request():
                 layer.process_request(message)
             elif message.code.is_response():
@@ -264,6 +277,11 @@ class TlsProtocol(asyncio.Protocol):
         """The handshake failed."""
         log.info("no handshake with %s: %s", self.addresses()[0][0], event.detail)
 
+    def _resume(self) -> None:
+        self._resuming = None
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
     def _too_slow(self) -> None:
         self._deadline = None
         self.interface.statistics["handshakes timed out"] += 1
@@ -285,8 +303,9 @@ class TlsProtocol(asyncio.Protocol):
         self.connection.close()
         self.interface.connections.discard(self)
         self.interface.half_open.discard(self)
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._resuming):
+            if timer is not None:
+                timer.cancel()
         if self.transport is not None:
             self.transport.close()
         if self.remote is not None:

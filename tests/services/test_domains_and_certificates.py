@@ -101,3 +101,20 @@ def test_a_disabled_client_or_an_expired_certificate_is_not_usable(
     cast.alice.enabled = False
     cast.alice.save(update_fields=["enabled"])
     assert certificates.find_usable(row.fingerprint, now=now) is None
+
+
+def test_a_domains_policy_is_changed_and_audited(cast: Any, now: datetime) -> None:
+    domains.change_domain("a.example", {"conflict_policy": "refuse-new"}, actor="test", now=now)
+
+    assert Domain.objects.get(name="a.example").conflict_policy == "refuse-new"
+    audit = Audit.objects.get(action="domain-set")
+    assert (audit.before, audit.after) == ({"conflict_policy": "both"}, {"conflict_policy": "refuse-new"})
+    for name, values, error in (
+        ("a.example", {"name": "x"}, MalformedRequest),
+        ("a.example", {}, MalformedRequest),
+        ("a.example", {"attack_over_after": -1}, MalformedRequest),
+        ("a.example", {"conflict_policy": "whatever"}, MalformedRequest),
+        ("nobody", {"attack_over_after": 1}, NotFound),
+    ):
+        with pytest.raises(error):
+            domains.change_domain(name, values, actor="test", now=now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import cbor2
 import pytest
 from aiocoap import GET, POST, PUT, Code, Message
 from aiocoap.numbers.optionnumbers import OptionNumber
@@ -14,6 +15,7 @@ from coap_requests import FakePipe, request
 from mitigation import exceptions
 from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.constants import CONTENT_FORMAT
+from mitigation.protocol.filters import AclControl, ActivationType
 from mitigation.signal_channel import errors
 from mitigation.signal_channel.book import Identity
 from mitigation.signal_channel.dispatcher import Dispatcher
@@ -85,6 +87,17 @@ def test_every_refusal_is_in_the_table() -> None:
         exceptions.StorageRefused,
     }
     assert own - not_for_peers == set(errors.CODES)
+
+
+@pytest.mark.rows("SIG-FLT-010")
+async def test_filters_that_cannot_be_switched_are_in_the_body() -> None:
+    acls = (AclControl("an-accept-list", ActivationType.DEACTIVATE),)
+
+    answer = await ask(request(PUT, "mitigate"), resource=Raises(exceptions.FilterNotApplied("m", mid=123, acls=acls)))
+
+    assert (answer.code, answer.opt.content_format) == (Code.SERVICE_UNAVAILABLE, CONTENT_FORMAT)
+    assert cbor2.loads(answer.payload) == {1: {2: [{5: 123, 53: [{23: "an-accept-list", 52: 3}]}]}}
+    assert answer.opt.max_age == 60
 
 
 @pytest.mark.rows("SIG-ERR-015", "SIG-CUI-006", "SIG-CUI-007", "SIG-COA-017")

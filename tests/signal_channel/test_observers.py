@@ -13,7 +13,7 @@ from mitigation.protocol.constants import NOTIFICATION_PERIOD, TOLD_FOUR_TIMES
 from mitigation.signal_channel import observers as module
 from mitigation.signal_channel.observers import Observers, State
 
-KEY = (1, "c", 7)
+KEY = (1, "", "c", 7)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 class Watched:
     """One observation of a thing whose state the test sets."""
 
-    def __init__(self, observers: Observers, *, key: tuple[int, str, int | None] = KEY, transport: str = "udp") -> None:
+    def __init__(
+        self, observers: Observers, *, key: tuple[int, str, str, int | None] = KEY, transport: str = "udp"
+    ) -> None:
         message = request(GET, "mitigate", "cuid=c", "mid=7", observe=0)
         message.remote = FakeRemote(transport=transport)
         self.pipe = FakePipe(message)
@@ -133,8 +135,8 @@ async def test_the_last_words_are_the_final_state_and_404_without_observe() -> N
 @pytest.mark.rows("SIG-OBS-019", "SIG-URI-018")
 async def test_only_those_concerned_are_told() -> None:
     observers = Observers()
-    one, the_list = Watched(observers), Watched(observers, key=(1, "c", None))
-    mallory = Watched(observers, key=(2, "c", 7))
+    one, the_list = Watched(observers), Watched(observers, key=(1, "", "c", None))
+    mallory = Watched(observers, key=(2, "", "c", 7))
     await asyncio.gather(one.told(1), the_list.told(1), mallory.told(1))
 
     observers.wake(*KEY)
@@ -162,7 +164,7 @@ async def test_an_observation_that_is_cancelled_leaves_nothing() -> None:
 async def test_a_client_has_room_for_so_many_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAXIMUM_PER_CLIENT", 2)
     observers = Observers()
-    watching = [Watched(observers), Watched(observers, key=(1, "c", None))]
+    watching = [Watched(observers), Watched(observers, key=(1, "", "c", None))]
     await asyncio.gather(*(watched.told(1) for watched in watching))
 
     assert not observers.has_room(1)

@@ -13,7 +13,7 @@ from mitigation.signal_channel import statuses as module
 from mitigation.signal_channel.statuses import Key, Statuses
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-KEY: Key = (1, "c", 7)
+KEY: Key = (1, "", "c", 7)
 
 
 def row(status: int = 2) -> Mitigation:
@@ -55,13 +55,13 @@ async def test_a_write_is_read_by_the_next_question() -> None:
     table = Table()
     statuses = Statuses(table.read)
     await statuses.find(KEY)
-    await statuses.find((1, "c", None))
+    await statuses.find((1, "", "c", None))
 
     table.rows = []
     statuses.forget(*KEY)  # type: ignore[arg-type]
 
     assert (await statuses.find(KEY)).rows == []
-    assert (await statuses.find((1, "c", None))).rows == []
+    assert (await statuses.find((1, "", "c", None))).rows == []
 
 
 async def test_rows_read_before_a_change_are_not_kept_after_it() -> None:

@@ -25,13 +25,16 @@ class Command(Verbs):
     def arguments_add(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME")
         parser.add_argument("--domain", required=True)
+        parser.add_argument("--gateway", action="store_true", help="trusted to say by cdid for whom it asks")
         parser.add_argument("--out", required=True, type=Path, help="directory for ca.pem, cert.pem and key.pem")
 
     def do_add(self, options: Mapping[str, Any]) -> None:
         home = Home(settings.DOTS_HOME)
         when = now()
         with unit_of_work(when):
-            client = domains.add_client(options["name"], domain=options["domain"], actor=actor(), now=when)
+            client = domains.add_client(
+                options["name"], domain=options["domain"], actor=actor(), now=when, is_gateway=options["gateway"]
+            )
             issued = certificates.issue(client, open_authority(home), actor=actor(), now=when)
         out: Path = options["out"]
         write_private(out / "key.pem", issued.key_pem)

@@ -48,6 +48,9 @@ class Command(Verbs):
         self.show_one(values, options, sentence=f"mitigation {options['id']} is stopped; its rules go within a second")
 
 
+_TARGETS = ("target-prefix", "target-fqdn", "target-uri", "alias-name")
+
+
 def _status(number: int) -> str:
     return Status(number).name.lower().replace("_", "-")
 
@@ -58,7 +61,7 @@ def _row(one: Mitigation, when: datetime) -> dict[str, Any]:
         "domain": one.domain.name,
         "client": one.client.name,
         "mid": one.mid,
-        "target": one.scope.get("target-prefix", []),
+        "target": [target for name in _TARGETS for target in one.scope.get(name, ())],
         "status": _status(one.status),
         "remaining": one.remaining(when) if one.is_live else None,
         "dropped_packets": one.dropped_packets,

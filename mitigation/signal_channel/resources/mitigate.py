@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
 
@@ -45,6 +46,11 @@ class Mitigate:
         self._blocks = Blocks()
         self._snapshots = Snapshots()
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How much is remembered of unfinished transfers."""
+        return {"unfinished bodies": len(self._blocks), "snapshots": len(self._snapshots)}
+
     async def render(self, request: Message, identity: Identity | None, pipe: Pipe) -> Message | None:
         assert identity is not None  # the dispatcher refuses others
         if request.code == Code.PUT:
@@ -57,7 +63,7 @@ class Mitigate:
 
     async def _put(self, request: Message, identity: Identity) -> Message:
         options.check_content_format(request)
-        path = paths.parse(request.opt.uri_path)
+        path = _path(request, identity)
         payload = self._blocks.take(request)
         if payload is None:
             return _with_block1(Message(code=Code.CONTINUE), request)
@@ -69,7 +75,7 @@ class Mitigate:
             if_none_match=bool(request.opt.if_none_match),
         )
         outcome = await self._writer.submit(submission)
-        self._statuses.forget(identity.client_id, wanted.cuid, wanted.mid)
+        self._statuses.forget(identity.client_id, wanted.cdid, wanted.cuid, wanted.mid)
         if isinstance(outcome, Refused):
             raise outcome.error
         assert isinstance(outcome, Granted)
@@ -81,21 +87,21 @@ class Mitigate:
         return _with_block1(answer, request)
 
     async def _delete(self, request: Message, identity: Identity) -> Message:
-        path = paths.parse(request.opt.uri_path)
+        path = _path(request, identity)
         if path.cuid is None or path.mid is None:
             raise MalformedRequest("the path lacks " + ("cuid" if path.cuid is None else "mid"))
-        await self._writer.submit(Withdrawal(identity.client_id, path.cuid, path.mid))
-        self._statuses.forget(identity.client_id, path.cuid, path.mid)
+        await self._writer.submit(Withdrawal(identity.client_id, path.cuid, path.mid, path.cdid or ""))
+        self._statuses.forget(identity.client_id, path.cdid or "", path.cuid, path.mid)
         return Message(code=Code.DELETED)
 
     async def _get(self, request: Message, identity: Identity, pipe: Pipe) -> Message | None:
         options.check_accept(request)
-        path = paths.parse(request.opt.uri_path)
+        path = _path(request, identity)
         if path.cuid is None:
             raise MalformedRequest("the path lacks cuid")
         if (begun := self._snapshots.find(request)) is not None:
             return content(request, begun, max_age=MAX_AGE)
-        key = (identity.client_id, path.cuid, path.mid)
+        key = (identity.client_id, path.cdid or "", path.cuid, path.mid)
         found = await self._statuses.find(key)
         if not found.rows:
             raise NotFound("there is no such mitigation" if path.mid is not None else "there is no mitigation")
@@ -121,6 +127,12 @@ class Mitigate:
         ended = await database_sync_to_async(reports.ended)(*key)
         payload = reports.encode(ended, now=self._now(), content=part) if ended else b""
         return State(payload, is_active=False, is_final=True)
+
+
+def _path(request: Message, identity: Identity) -> paths.Path:
+    """The path; cdid counts only from a gateway that is trusted to send it (RFC 9132, section 4.4.1.2)."""
+    path = paths.parse(request.opt.uri_path)
+    return path if identity.is_gateway else replace(path, cdid=None)
 
 
 def _is_worth_repeating(mitigation: Mitigation) -> bool:

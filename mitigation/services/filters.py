@@ -1,0 +1,89 @@
+"""Filters: who may switch which, and who is told (RFC 9133; RFC 8783, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from mitigation.exceptions import FilterNotApplied, MalformedRequest, NotFound
+from mitigation.models import Acl, EnforcementPoint, Mitigation
+from mitigation.protocol.filters import AclControl, ActivationType
+from mitigation.protocol.scope import MitigationRequest
+from mitigation.services import locks
+from mitigation.services.history import actor_of
+from mitigation.services.overlaps import Asker
+from mitigation.services.units import Unit, unit_of_work
+
+LIFETIME = timedelta(minutes=10_080)  # of a filter that nobody refreshes (RFC 8783, section 7.2)
+RETRY_AFTER = 30  # seconds, when the equipment cannot be reached
+
+
+class Filters:
+    """The filters that a batch of requests names, read with one query."""
+
+    def __init__(self, wanted: Iterable[tuple[int, MitigationRequest]], unit: Unit) -> None:
+        self._unit = unit
+        named = [(client_id, one.name) for client_id, request in wanted for one in request.acls]
+        rows = Acl.objects.current(unit.now).select_related("client") if named else Acl.objects.none()
+        rows = rows.filter(client_id__in={pk for pk, _ in named}, name__in={name for _, name in named})
+        self._rows = {(row.client_id, row.cdid, row.cuid, row.name): row for row in rows}
+
+    def check(self, client_id: int, request: MitigationRequest, *, under_attack: bool) -> None:
+        """Before anything of the request is written. Raises MalformedRequest, NotFound or FilterNotApplied.
+
+        `under_attack`: the client has an active mitigation. A request that starts at once begins an attack itself.
+        """
+        if not request.acls:
+            return
+        if not request.trigger_mitigation and not under_attack:
+            raise MalformedRequest("filters are not switched by the signal channel while no attack goes on")
+        for one in request.acls:
+            if self._find(client_id, request, one) is None:
+                raise NotFound(f"there is no filter named {one.name[:60]} of this client")
+        if EnforcementPoint.objects.filter(enabled=True, enforces=True, health=EnforcementPoint.Health.DOWN).exists():
+            raise FilterNotApplied(
+                "the filters cannot be switched now", mid=request.mid, acls=request.acls, retry_after=RETRY_AFTER
+            )
+
+    def switch(self, client_id: int, request: MitigationRequest) -> None:
+        """After `check`: what was asked for holds from now on, also when the mitigation has ended (section 3.2.1)."""
+        for one in request.acls:
+            row = self._find(client_id, request, one)
+            assert row is not None
+            _switch(row, one.activation_type, self._unit, door="signal")
+
+    def _find(self, client_id: int, request: MitigationRequest, one: AclControl) -> Acl | None:
+        return self._rows.get((client_id, request.cdid, request.cuid, one.name))
+
+
+def activate(asker: Asker, name: str, activation_type: ActivationType, *, now: datetime, door: str) -> None:
+    """Switch a filter from outside the signal channel; active mitigations of its client tell of it. Raises NotFound."""
+    client_id, cdid, cuid = asker
+    with unit_of_work(now) as unit:
+        locks.domains_of_clients([client_id])
+        rows = Acl.objects.current(now).select_related("client")
+        row = rows.filter(client_id=client_id, cdid=cdid, cuid=cuid, name=name).first()
+        if row is None:
+            raise NotFound(f"there is no filter named {name[:60]} of this client")
+        if row.activation_type == activation_type:
+            return
+        _switch(row, activation_type, unit, door=door)
+        for mitigation in Mitigation.objects.enforced().filter(client_id=client_id, cdid=cdid, cuid=cuid):
+            others = [one for one in mitigation.acl_changes if one["acl-name"] != name]
+            mitigation.acl_changes = [*others, AclControl(name, activation_type).as_json()]
+            unit.save(mitigation, "acl_changes")
+
+
+def _switch(row: Acl, activation_type: ActivationType, unit: Unit, *, door: str) -> None:
+    before, row.activation_type = row.activation_type, activation_type
+    row.refreshed_at, row.expires_at = unit.now, unit.now + LIFETIME
+    row.save(update_fields=["activation_type", "refreshed_at", "expires_at"])
+    unit.rules_are_stale()
+    unit.audit(
+        door=door,
+        actor=actor_of(row.client),
+        action="acl-activate",
+        subject=f"acl {row.client_id}/{row.cuid}/{row.name}",
+        before={"activation-type": before},
+        after={"activation-type": int(activation_type)},
+    )

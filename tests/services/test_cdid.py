@@ -1,0 +1,71 @@
+"""What a trusted gateway asks for in several names is kept apart (RFC 9132, sections 4.4.1.2 and 4.4.1.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+from requests_and_outcomes import granted, refused, request
+
+from mitigation.exceptions import MalformedRequest, ScopeConflict
+from mitigation.models import Audit, Cuid, Domain, Mitigation
+from mitigation.protocol.scope import MitigationRequest, Scope
+from mitigation.protocol.status import Status
+from mitigation.services import aliases, domains, mitigations
+from mitigation.services.mitigations import Withdrawal
+from mitigation.signal_channel import reports
+
+Submit = Callable[..., Any]
+
+
+def through(cdid: str, wanted: MitigationRequest) -> MitigationRequest:
+    return replace(wanted, cdid=cdid)
+
+
+@pytest.mark.rows("SIG-CDI-009", "SIG-MID-007", "SIG-CUI-006")
+def test_the_same_cuid_and_mid_behind_two_cdids_are_two_requests(cast: Any, submit: Submit, now: datetime) -> None:
+    for cdid in ("one", "two", ""):
+        assert granted(submit(cast.alice, through(cdid, request(7)))).created
+        assert not granted(submit(cast.alice, through(cdid, request(7)))).created
+
+    mitigations.withdraw(Withdrawal(cast.alice.pk, "cuid-of-alice", 7, "one"), now=now)
+
+    found = {row.cdid: row.status for row in Mitigation.objects.all()}
+    assert found == {"one": Status.TERMINATING, "two": Status.IN_PROGRESS, "": Status.IN_PROGRESS}
+    assert Cuid.objects.count() == 3
+    for cdid in found:
+        assert [row.cdid for row in reports.live((cast.alice.pk, cdid, "cuid-of-alice", 7))] == [cdid]
+    assert reports.live((cast.alice.pk, "three", "cuid-of-alice", None)) == []
+    assert Audit.objects.filter(subject__contains="/one/").exists()
+
+
+@pytest.mark.rows("SIG-OVL-022", "SIG-CUI-006")
+def test_they_overlap_as_different_clients_do(cast: Any, submit: Submit) -> None:
+    Domain.objects.update(conflict_policy="refuse-new")
+    submit(cast.alice, through("one", request(7)))
+
+    refusal = refused(submit(cast.alice, through("two", request(8))))
+
+    assert isinstance(refusal.error, ScopeConflict)
+    assert refusal.error.conflict.mid is None
+
+
+def test_aliases_are_kept_apart(cast: Any, submit: Submit, now: datetime) -> None:
+    target = Scope.from_json({"target-prefix": ["198.51.100.7/32"]})
+    aliases.create(cast.alice.pk, "cuid-of-alice", "web", target, cdid="one", now=now)
+
+    assert isinstance(refused(submit(cast.alice, through("two", request(1, aliases=("web",))))).error, MalformedRequest)
+    assert granted(submit(cast.alice, through("one", request(1, aliases=("web",)))))
+
+
+def test_a_gateway_is_made_one_by_an_operator(cast: Any, now: datetime) -> None:
+    assert not cast.alice.is_gateway
+
+    gateway = domains.add_client("gw", domain="a.example", actor="test", now=now, is_gateway=True)
+
+    gateway.refresh_from_db()
+    assert gateway.is_gateway
+    assert Audit.objects.get(subject="client gw").after == {"domain": "a.example", "gateway": True}
