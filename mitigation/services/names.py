@@ -15,8 +15,8 @@ from mitigation.services.scopes import Allowed
 from mitigation.services.units import Unit, unit_of_work
 
 SHORTEST, LONGEST = 30, 3600  # seconds an answer is kept, whatever its TTL says
-RETRY = timedelta(seconds=30)  # after an answer without a usable address, or none at all
-LEASE = timedelta(seconds=60)  # while somebody asks; a worker that dies meanwhile costs this much
+RETRY_SOON, RETRY = timedelta(seconds=2), timedelta(seconds=30)  # after an answer without a usable address, or none
+LEASE = timedelta(seconds=20)  # while somebody asks; a worker that dies meanwhile costs this much
 LARGEST = 256  # names in one go
 
 Resolve = Callable[[Iterable[str]], Mapping[str, Answer]]
@@ -29,16 +29,11 @@ def resolve_due(resolve: Resolve, *, clock: Callable[[], datetime]) -> int:
     claimed = _claim(clock())
     if not claimed:
         return 0
-    answers = resolve(row.name for row in claimed)
-    now = clock()
-    with unit_of_work(now) as unit:
-        owners = TargetName.objects.filter(pk__in=[row.pk for row in claimed])
-        locks.domains_of_mitigations(owners.values_list("mitigation_id", flat=True))
-        live = TargetName.objects.select_related("mitigation").filter(mitigation__ended_at=None)
-        rows = list(live.filter(pk__in=[row.pk for row in claimed]).order_by("pk"))
-        allowed = scopes.allowed({row.mitigation.domain_id for row in rows})
-        for row in rows:
-            _take(row, answers[row.name], allowed[row.mitigation.domain_id], unit)
+    try:
+        _take_all(claimed, resolve(row.name for row in claimed), clock())
+    except Exception:
+        TargetName.objects.filter(pk__in=[row.pk for row in claimed]).update(due_at=claimed[0].due_at)
+        raise
     return len(claimed)
 
 
@@ -48,17 +43,29 @@ def _claim(now: datetime) -> list[TargetName]:
     return [row for row in due if TargetName.objects.filter(pk=row.pk, due_at=row.due_at).update(due_at=now + LEASE)]
 
 
+def _take_all(claimed: list[TargetName], answers: Mapping[str, Answer], now: datetime) -> None:
+    with unit_of_work(now) as unit:
+        owners = TargetName.objects.filter(pk__in=[row.pk for row in claimed])
+        locks.domains_of_mitigations(owners.values_list("mitigation_id", flat=True))
+        live = TargetName.objects.select_related("mitigation").filter(mitigation__ended_at=None)
+        rows = list(live.filter(pk__in=[row.pk for row in claimed]).order_by("pk"))
+        allowed = scopes.allowed({row.mitigation.domain_id for row in rows})
+        for row in rows:
+            _take(row, answers[row.name], allowed[row.mitigation.domain_id], unit)
+
+
 def _take(row: TargetName, answer: Answer, allowed: Allowed, unit: Unit) -> None:
     before = (row.addresses, row.problem)
     if answer.failed:
         row.problem = answer.problem
-        row.due_at = unit.now + RETRY
+        row.due_at = unit.now + _patience(row, unit.now)
     else:
         usable, foreign = _sorted_out(answer.addresses, allowed)
         row.addresses = [str(network) for network in usable]
         row.problem = _problem(answer, usable, foreign)[:255]
+        kept = timedelta(seconds=min(max(answer.ttl, SHORTEST), LONGEST))
+        row.due_at = unit.now + (kept if usable else _patience(row, unit.now))
         row.resolved_at = unit.now
-        row.due_at = unit.now + (timedelta(seconds=min(max(answer.ttl, SHORTEST), LONGEST)) if usable else RETRY)
     row.save(update_fields=["addresses", "problem", "resolved_at", "due_at"])
     if row.addresses != before[0]:
         _replace_targets(row)
@@ -67,6 +74,11 @@ def _take(row: TargetName, answer: Answer, allowed: Allowed, unit: Unit) -> None
         log.info("mitigation %s: %s is %s", row.mitigation_id, row.name, row.problem or ", ".join(row.addresses))
         unit.tell(Change.Topic.MITIGATION, row.mitigation_id)
         unit.rules_are_stale()
+
+
+def _patience(row: TargetName, now: datetime) -> timedelta:
+    """Soon while the name is new, for an attack is going on; then at doubling distances up to `RETRY`."""
+    return min(max(now - row.mitigation.requested_at, RETRY_SOON), RETRY)
 
 
 def _sorted_out(addresses: Iterable[Address], allowed: Allowed) -> tuple[list[Network], list[Address]]:

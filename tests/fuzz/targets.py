@@ -7,7 +7,6 @@ tests with Hypothesis, and by `make fuzz` with atheris or with plain mutation.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -239,7 +238,6 @@ class _Door:
         self._mitigate = Mitigate(Writer(), Observers(), Statuses(nothing), lambda: NOW)
         self._dispatcher = Dispatcher({"mitigate": self._mitigate, "hb": Heartbeat()}, lambda _: somebody)
         self._loop = asyncio.new_event_loop()
-        logging.getLogger("mitigation").setLevel(logging.CRITICAL)
 
     def ask(self, message: Any) -> Any:
         sent: list[Any] = []

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 import pytest
+from django.db import DatabaseError
 from equipment import Memory
 from requests_and_outcomes import granted, refused, request
 
@@ -173,10 +174,24 @@ def test_a_name_that_does_not_exist_is_asked_for_again(
     assert (row.status, row.problem) == (Status.IN_PROGRESS, f"{WWW}: there is no such name")
     assert not Rule.objects.exists()
 
+    assert [after for after in range(1, 100) if resolve(after=after)] == [2, 4, 8, 16, 32, 62, 92]
     zone.addresses[WWW] = found
-    assert resolve(after=29) == 0
-    assert resolve(after=30) == 1
+    assert resolve(after=122) == 1
     assert TargetName.objects.get().addresses == ["198.51.100.7/32", "2001:db8:100::7/128"]
+
+
+def test_a_name_is_not_left_alone_by_an_ask_that_broke_off(
+    cast: Any, submit: Submit, resolve: Callable[..., int], now: datetime
+) -> None:
+    submit(cast.alice, request(1, fqdns=(WWW,)))
+
+    def breaks_off(_: object) -> Any:
+        raise DatabaseError("database is locked")
+
+    with pytest.raises(DatabaseError):
+        names.resolve_due(breaks_off, clock=lambda: now)
+
+    assert resolve() == 1
 
 
 def test_a_resolver_that_fails_does_not_end_protection(
