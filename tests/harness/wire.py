@@ -167,9 +167,9 @@ class Peer:
     def delete(self, mid: int | None = None, *, cuid: str | None = None, **options: Any) -> Reply:
         return self.ask(DELETE, self._mitigate(cuid, mid), **options)
 
-    def watch(self, mid: int | None = None, *, cuid: str | None = None, **options: Any) -> Watch:
-        """GET with Observe 0; the first answer is the first of the watch."""
-        message = self.message(GET, self._mitigate(cuid, mid), observe=0, **options)
+    def watch(self, mid: int | None = None, *, cuid: str | None = None, path: str = "", **options: Any) -> Watch:
+        """GET with Observe 0; the first answer is the first of the watch. `path` instead of cuid and mid."""
+        message = self.message(GET, path or self._mitigate(cuid, mid), observe=0, **options)
         watch = Watch()
         asyncio.run_coroutine_threadsafe(self._watch(message, watch), self._loop)
         return watch
