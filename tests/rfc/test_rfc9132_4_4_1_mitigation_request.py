@@ -313,7 +313,7 @@ def test_a_protocol_above_255_is_refused(alice: Peer, cast: Cast) -> None:
 
 def rules(alice: Peer, console: Console, mid: int) -> list[str]:
     """What stands at the enforcement point for this mitigation, in words."""
-    alice.watch(mid).until_status(2)
+    alice.until_status(mid, 2)
     found: list[str] = console.run(RULES, client=alice.files.name, mid=mid)
     assert found
     return found
@@ -509,7 +509,7 @@ def test_without_trigger_mitigation_it_starts_at_once(alice: Peer, cast: Cast) -
     assert asked[16] in (1, 2)
     assert armed[16] == 8
     assert (45 in absent, armed[45], 45 in asked) == (False, False, False)
-    alice.watch(1).until_status(2)
+    alice.until_status(1, 2)
     assert alice.get(2).scope[16] == 8
 
 

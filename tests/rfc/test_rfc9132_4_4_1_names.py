@@ -72,14 +72,13 @@ def test_an_address_that_becomes_foreign_is_no_longer_protected(named: Named, ca
     name = f"www.{cast.domain.name}"
     named.zone.addresses[name] = [cast.domain.host, cast.domain.host6]
     assert alice.put(1, for_name(name)).code == "2.01"
-    watch = alice.watch(1)
-    watch.until_status(2)
+    alice.until_status(1, 2)
     assert cast.domain.host in table()
 
     named.zone.addresses[name] = ["192.0.2.1"]
     named.look_again()
 
-    watch.until_status(1)
+    alice.until_status(1, 1)
     until(lambda: cast.domain.host not in table(), what="the rules being gone")
     assert "192.0.2.1" not in table()
     assert "192.0.2.1 outside the domain's prefixes" in named.why(name)
@@ -87,7 +86,7 @@ def test_an_address_that_becomes_foreign_is_no_longer_protected(named: Named, ca
     named.zone.addresses[name] = [cast.domain.host6]
     named.look_again()
 
-    watch.until_status(2)
+    alice.until_status(1, 2)
     assert cast.domain.host6 in table()
     assert cast.domain.host not in table()
 
@@ -99,7 +98,7 @@ def test_an_address_that_is_nobodys_is_left_out(named: Named, cast: Cast, alice:
     named.zone.addresses[name] = [address, cast.domain.host]
 
     alice.put(1, for_name(name))
-    alice.watch(1).until_status(2)
+    alice.until_status(1, 2)
 
     assert "left out" in named.why(name)
     assert cast.domain.host in table()
@@ -118,7 +117,7 @@ def test_a_uri_is_resolved_and_checked_like_a_name(named: Named, cast: Cast, ali
     named.zone.addresses[name] = [cast.domain.host, "203.0.113.1"]
 
     assert alice.put(1, cbor2.dumps({1: {2: [{12: [uri.format(name=name)], 14: 600}]}})).code == "2.01"
-    alice.watch(1).until_status(2)
+    alice.until_status(1, 2)
 
     texts = named.console.run(
         "result = list(Mitigation.objects.get(client__name=client).rules.values_list('text', flat=True))",
@@ -150,7 +149,7 @@ def test_a_name_that_does_not_resolve_is_taken_and_waited_for(
 
     named.zone.failing.discard(name)
     named.zone.addresses[name] = [cast.domain.host]
-    alice.watch(1).until_status(2)
+    alice.until_status(1, 2)
     assert cast.domain.host in table()
 
 

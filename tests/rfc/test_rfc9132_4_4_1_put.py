@@ -198,16 +198,16 @@ def test_a_repeated_first_request_creates_nothing_twice(
 @pytest.mark.rows("SIG-PUT-015", "SIG-PUT-004")
 def test_asked_for_again_while_it_ends_it_goes_on(alice: Peer, cast: Cast) -> None:
     alice.put(1, scope(f"{cast.domain.host}/32"))
-    watch = alice.watch(1)
-    watch.until_status(2)
+    alice.until_status(1, 2)
     alice.delete(1)
-    ending = watch.until_status(5)
+    ending = alice.get(1)
+    assert ending.scope[16] == 5
     assert 110 <= ending.scope[14] <= 120
 
     again = alice.put(1, scope(f"{cast.domain.host}/32"))
 
     assert (again.code, again.scope) == ("2.04", {5: 1, 14: 600})
-    watch.until_status(2)
+    alice.until_status(1, 2)
     assert alice.get(1).scope[14] > 120
 
 
@@ -312,13 +312,13 @@ def test_one_request_overrides_another_without_a_gap(alice: Peer, cast: Cast, ch
         ],
     }[change]
     alice.put(0, scopes[0])
-    alice.watch(0).until_status(2)
+    alice.until_status(0, 2)
     network = host.removesuffix("7")
 
     with Watched(lambda listing: network in listing) as watched:
         for mid in range(1, 13):
             assert alice.put(mid, scopes[mid % len(scopes)]).code == "2.01"
-            alice.watch(mid).until_status(2)
+            alice.until_status(mid, 2)
             seen = watched.readings
             until(lambda seen=seen: watched.readings > seen + 1, every=0.005, what="two more readings")
 
@@ -330,12 +330,12 @@ def test_one_request_overrides_another_without_a_gap(alice: Peer, cast: Cast, ch
 @pytest.mark.rows("SIG-PUT-012")
 def test_what_ends_is_taken_over_without_a_gap(alice: Peer, cast: Cast) -> None:
     alice.put(1, scope(f"{cast.domain.host}/32"))
-    alice.watch(1).until_status(2)
+    alice.until_status(1, 2)
 
     with Watched(lambda listing: cast.domain.host in listing) as watched:
         alice.delete(1)
         alice.put(2, scope(f"{cast.domain.host}/32"))
-        alice.watch(2).until_status(2)
+        alice.until_status(2, 2)
         seen = watched.readings
         until(lambda: watched.readings > seen + 2, every=0.005, what="more readings")
 
@@ -375,3 +375,16 @@ def test_our_client_refreshes_by_the_same_command(product: Product, cast: Cast) 
         codes.append(json.loads(done.out)["code"])
 
     assert codes == ["2.01", "2.04"]
+
+
+@pytest.mark.rows("SIG-PUT-004", "SIG-MIT-004")
+def test_attack_status_needs_a_mid_that_is_known(alice: Peer, cast: Cast) -> None:
+    unknown = alice.put(1, scope(f"{cast.domain.host}/32", k29=1))
+    assert unknown.code == "4.00"
+    assert "attack-status belongs to an existing mitigation" in unknown.diagnostic
+    assert alice.get(1).code == "4.04"
+
+    alice.put(1, scope(f"{cast.domain.host}/32"))
+
+    assert alice.put(1, scope(f"{cast.domain.host}/32", k29=2)).code == "2.04"
+    assert alice.put(1, scope(f"{cast.domain.host}/32", k29=3)).code == "4.00"
