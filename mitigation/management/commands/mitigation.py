@@ -5,10 +5,12 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
 
+from mitigation.management.commands import _plans
 from mitigation.management.commands._output import Verbs, actor, cell, now
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Status
@@ -21,6 +23,8 @@ class Command(Verbs):
         "list": "those that are live",
         "show": "everything about one",
         "stop": "end one at once",
+        "plan": "what a request would do: rules, addresses, overlaps, verdict; nothing is changed",
+        "replay": "what the rules of a request would have dropped and passed of a capture",
         "attackers": "say from where it is attacked, so that filters letting that in are found",
     }
 
@@ -37,6 +41,13 @@ class Command(Verbs):
     def arguments_attackers(self, parser: ArgumentParser) -> None:
         self.arguments_show(parser)
         parser.add_argument("sources", nargs="*", metavar="PREFIX", help="none: nothing is said of sources any more")
+
+    def arguments_plan(self, parser: ArgumentParser) -> None:
+        _plans.add_request_arguments(parser)
+
+    def arguments_replay(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=Path, metavar="FILE", help="pcap or pcapng")
+        _plans.add_request_arguments(parser)
 
     def do_list(self, options: Mapping[str, Any]) -> None:
         query = Mitigation.objects.select_related("client", "domain").order_by("-pk")
@@ -55,6 +66,22 @@ class Command(Verbs):
         mitigations.stop(options["id"], actor=actor(), reason=options["reason"], now=now(), door="command")
         values = {"id": options["id"], "status": int(Status.WITHDRAWN)}
         self.show_one(values, options, sentence=f"mitigation {options['id']} is stopped; its rules go within a second")
+
+    def do_plan(self, options: Mapping[str, Any]) -> None:
+        found = _plans.outlook(options)
+        self.show_one(_plans.plan_values(found), options, sentence="\n".join(_plans.plan_lines(found)))
+        if found.refused:
+            raise SystemExit(1)
+
+    def do_replay(self, options: Mapping[str, Any]) -> None:
+        found = _plans.outlook(options)
+        if found.refused:
+            raise CommandError(f"there are no rules to replay: {found.refused}")
+        try:
+            values = _plans.replay_values(options["file"], found)
+        except OSError as error:
+            raise CommandError(f"{options['file']}: {error.strerror}") from None
+        self.show_one(values, options, sentence="\n".join(_plans.replay_lines(values)))
 
     def do_attackers(self, options: Mapping[str, Any]) -> None:
         when = now()
