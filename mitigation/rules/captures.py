@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mitigation.exceptions import MalformedRequest
+from mitigation.exceptions import DotsError
 from mitigation.rules.boxes import NO_PORT, PORT_PROTOCOLS
 
 CHUNK = 65_536  # packets looked at together
@@ -27,7 +27,7 @@ Column = NDArray[Any]
 Octets = NDArray[np.uint8]
 
 
-class BadCapture(MalformedRequest):
+class BadCapture(DotsError):
     """The file is no capture, or of a kind that is not read."""
 
 

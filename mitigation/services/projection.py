@@ -15,7 +15,7 @@ from mitigation.rules.canonical import Rule as CanonicalRule
 from mitigation.rules.playbooks import Plan, render
 from mitigation.rules.projection import project
 from mitigation.rules.scope import Scope as RuleScope
-from mitigation.services import scopes
+from mitigation.services import holds, scopes
 
 DEADLINE_SLACK = timedelta(seconds=300)  # a dead server does not end protection early
 HORIZON = timedelta(seconds=3600)  # how far ahead an indefinite mitigation's rules are promised
@@ -34,26 +34,34 @@ class Wanted:
 class Projection:
     """What should stand at a point, by rule key, and what each mitigation's playbook said.
 
+    `surge` where too much started at once, and nothing of that may stand.
+
     `waiting` says, by mitigation, which of its names has no address yet: until then it is in progress, no more.
     """
 
     wanted: dict[str, Wanted] = field(default_factory=dict)
     plans: dict[int, Plan] = field(default_factory=dict)
     waiting: dict[int, str] = field(default_factory=dict)
+    surge: holds.Surge | None = None
 
 
-def project_mitigations(*, now: datetime) -> Projection:
-    """All that is to be enforced now. A row alone is not trusted: prefixes and never-block lists are checked again."""
+def project_mitigations(*, now: datetime, most_rules: int = 0) -> Projection:
+    """All that is to be enforced now. A row alone is not trusted: prefixes and never-block lists are checked again.
+
+    `most_rules` of what started within the last minute trip the breaker; 0: it never trips.
+    """
     mitigations = list(Mitigation.objects.enforced().select_related("domain"))
     allowed = scopes.allowed({mitigation.domain_id for mitigation in mitigations})
     names = _names()
+    held = holds.Holds()
     plans: dict[int, Plan] = {}
     waiting: dict[int, str] = {}
     for mitigation in mitigations:
         scope = Scope.from_json(mitigation.protected_scope)
         prefixes = allowed[mitigation.domain_id].prefixes
         resolved = Resolved(mitigation.domain, scope, names.get(mitigation.pk, []), prefixes)
-        plans[mitigation.pk] = resolved.plan(mitigation.playbook)
+        why = held.why(mitigation)
+        plans[mitigation.pk] = Plan(refused=why) if why else resolved.plan(mitigation.playbook)
         if resolved.waiting:
             waiting[mitigation.pk] = resolved.waiting
     deadlines = {mitigation.pk: _deadline(mitigation, now) for mitigation in mitigations}
@@ -61,7 +69,7 @@ def project_mitigations(*, now: datetime) -> Projection:
     wanted = {
         one.rule.key: Wanted(one.rule, one.owners, max(deadlines[owner] for owner in one.owners)) for one in projected
     }
-    return Projection(wanted, plans, waiting)
+    return Projection(wanted, plans, waiting, holds.surge(mitigations, plans, most_rules=most_rules, now=now))
 
 
 def _names() -> dict[int, list[TargetName]]:
