@@ -5,6 +5,7 @@ from mitigation.models.changes import Audit, Change, ChangeCounter
 from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix, EquivalentCdid
 from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
 from mitigation.models.filters import Acl
+from mitigation.models.holds import Hold
 from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName, Transition
 from mitigation.models.sessions import Session
 
@@ -22,6 +23,7 @@ __all__ = [
     "DomainPrefix",
     "EnforcementPoint",
     "EquivalentCdid",
+    "Hold",
     "Mitigation",
     "Rule",
     "RuleOwner",

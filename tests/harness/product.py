@@ -123,6 +123,8 @@ class Product:
             "DOTS_SIGNAL_PORT": str(self.signal_port),
             "DOTS_WEB_PORT": str(self.web_port),
             "DOTS_DATA_PORT": str(self.data_port),
+            # Two instances in one network namespace need two tables: whoever comes second enforces nothing.
+            **({} if namespace else {"DOTS_NFT_TABLE": f"dots_{self.signal_port}"}),
             "PYTHONUNBUFFERED": "1",
             "XDG_STATE_HOME": str(home / "client-state"),
             **({} if environment and "DATABASE_URL" in environment else databases.own_environment()),
@@ -240,6 +242,11 @@ class Product:
         roles = [Files(name, serial, clients / name) for name, serial in serials]
         trios = zip(domains, roles[0::3], roles[1::3], roles[2::3], strict=True)
         return [Cast(*trio) for trio in trios]
+
+    def table(self) -> str:
+        """The rules that stand in its nftables table, as `nft list` has them at one moment."""
+        command = [*self._inside, "nft", "list", "table", "inet", self.environment["DOTS_NFT_TABLE"]]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
     def mitigations(self) -> list[dict[str, Any]]:
         return self.manage("mitigation", "list", "--json").json

@@ -149,7 +149,8 @@ class Peer:
     def close(self) -> None:
         """End the session as a client that goes away does, with close_notify."""
         for request in self._watching:
-            self._loop.call_soon_threadsafe(request.observation.cancel)
+            if not request.observation.cancelled:
+                self._loop.call_soon_threadsafe(request.observation.cancel)
         for watch in self._watches:
             watch.cancel()
         self._wait(self._context.shutdown())

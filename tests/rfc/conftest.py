@@ -16,6 +16,7 @@ import pytest
 from tests.harness.console import Console
 from tests.harness.console import console as open_console
 from tests.harness.product import Cast, Product
+from tests.harness.waiting import until
 from tests.harness.wire import Peer, peer
 
 CASTS_AT_ONCE = 24
@@ -40,6 +41,8 @@ def cast(product: Product, _casts: deque[Cast]) -> Cast:
     """A domain that overlaps with nobody's, the files of alice and bob, and those of mallory, who is of another one."""
     if not _casts:
         _casts.extend(product.new_casts(CASTS_AT_ONCE))
+        with peer(_casts[-1].mallory, product.signal_port) as last:
+            until(lambda: last.get().code != "4.01", what="the signal channel knowing the new clients")
     return _casts.popleft()
 
 

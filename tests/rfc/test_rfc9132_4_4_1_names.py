@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,8 +14,6 @@ from tests.harness.dns import Zone, serving
 from tests.harness.product import Cast, Product, running
 from tests.harness.waiting import until
 from tests.harness.wire import Peer, peer, scope
-
-TABLE = "dots_names"
 
 
 @dataclass(frozen=True)
@@ -41,10 +38,8 @@ class Named:
 def named() -> Iterator[Named]:
     zone = Zone()
     with serving(zone):
-        environment = {"DOTS_RESOLVERS": zone.server, "DOTS_NFT_TABLE": TABLE}
-        with running(environment=environment) as product, open_console(product) as console:
+        with running(environment={"DOTS_RESOLVERS": zone.server}) as product, open_console(product) as console:
             yield Named(zone, product, console)
-    subprocess.run(["nft", "delete", "table", "inet", TABLE], check=False, capture_output=True)
 
 
 @pytest.fixture
@@ -56,11 +51,8 @@ def cast(named: Named) -> Cast:
 @pytest.fixture
 def alice(named: Named, cast: Cast) -> Iterator[Peer]:
     with peer(cast.alice, named.product.signal_port) as opened:
+        until(lambda: opened.get().code != "4.01", what="the signal channel knowing the new client")
         yield opened
-
-
-def table() -> str:
-    return subprocess.run(["nft", "list", "table", "inet", TABLE], check=True, capture_output=True, text=True).stdout
 
 
 def for_name(name: str) -> bytes:
@@ -73,22 +65,22 @@ def test_an_address_that_becomes_foreign_is_no_longer_protected(named: Named, ca
     named.zone.addresses[name] = [cast.domain.host, cast.domain.host6]
     assert alice.put(1, for_name(name)).code == "2.01"
     alice.until_status(1, 2)
-    assert cast.domain.host in table()
+    assert cast.domain.host in named.product.table()
 
     named.zone.addresses[name] = ["192.0.2.1"]
     named.look_again()
 
     alice.until_status(1, 1)
-    until(lambda: cast.domain.host not in table(), what="the rules being gone")
-    assert "192.0.2.1" not in table()
+    until(lambda: cast.domain.host not in named.product.table(), what="the rules being gone")
+    assert "192.0.2.1" not in named.product.table()
     assert "192.0.2.1 outside the domain's prefixes" in named.why(name)
 
     named.zone.addresses[name] = [cast.domain.host6]
     named.look_again()
 
     alice.until_status(1, 2)
-    assert cast.domain.host6 in table()
-    assert cast.domain.host not in table()
+    assert cast.domain.host6 in named.product.table()
+    assert cast.domain.host not in named.product.table()
 
 
 @pytest.mark.rows("SIG-MIT-011")
@@ -101,7 +93,7 @@ def test_an_address_that_is_nobodys_is_left_out(named: Named, cast: Cast, alice:
     alice.until_status(1, 2)
 
     assert "left out" in named.why(name)
-    assert cast.domain.host in table()
+    assert cast.domain.host in named.product.table()
     texts = named.console.run(
         "result = list(Mitigation.objects.get(client__name=client).rules.values_list('text', flat=True))",
         client=cast.alice.name,
@@ -145,12 +137,12 @@ def test_a_name_that_does_not_resolve_is_taken_and_waited_for(
     until(lambda: named.why(name), what="the name having been asked for")
     assert alice.get(1).scope[16] == 1
     network = cast.domain.host.removesuffix(".7")
-    assert f"{network}." not in table()  # neither the host nor the whole domain
+    assert f"{network}." not in named.product.table()  # neither the host nor the whole domain
 
     named.zone.failing.discard(name)
     named.zone.addresses[name] = [cast.domain.host]
     alice.until_status(1, 2)
-    assert cast.domain.host in table()
+    assert cast.domain.host in named.product.table()
 
 
 @pytest.mark.rows("SIG-MIT-029")
@@ -159,7 +151,7 @@ def test_other_targets_are_protected_meanwhile(named: Named, cast: Cast, alice: 
 
     assert alice.put(1, scope(f"{cast.domain.host}/32", k11=[name])).code == "2.01"
 
-    until(lambda: cast.domain.host in table(), what="rules for the prefix")
+    until(lambda: cast.domain.host in named.product.table(), what="rules for the prefix")
     assert alice.get(1).scope[16] == 1
     until(lambda: named.why(name), what="the name having been asked for")
     assert alice.put(1, scope(f"{cast.domain.host}/32", k11=[name])).code == "2.04"

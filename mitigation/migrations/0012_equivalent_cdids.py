@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('mitigation', '0009_filters'),
+        ('mitigation', '0011_holds'),
     ]
 
     operations = [
