@@ -37,9 +37,12 @@ class Named:
 @pytest.fixture(scope="module")
 def named() -> Iterator[Named]:
     zone = Zone()
-    with serving(zone):
-        with running(environment={"DOTS_RESOLVERS": zone.server}) as product, open_console(product) as console:
-            yield Named(zone, product, console)
+    with (
+        serving(zone),
+        running(environment={"DOTS_RESOLVERS": zone.server}) as product,
+        open_console(product) as console,
+    ):
+        yield Named(zone, product, console)
 
 
 @pytest.fixture
