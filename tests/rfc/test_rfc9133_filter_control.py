@@ -46,6 +46,15 @@ filters.activate((pk, "", cuid), acl, ActivationType(kind), now=now, door="data"
 """
 
 
+ACCEPT = """
+from mitigation.services import accept_lists
+ace = {"name": "one", "matches": {"ipv4": {"source-ipv4-network": source}}, "actions": {"forwarding": "accept"}}
+Acl.objects.filter(client__name=client, cuid=cuid, name=acl).update(aces=[ace])
+row = Mitigation.objects.live().get(client__name=client, cuid=cuid)
+accept_lists.report_attackers(row.pk, [source], actor="test", now=now)
+"""
+
+
 class Filters:
     """The filters of alice of this cast, as the other process sees them."""
 
@@ -65,6 +74,10 @@ class Filters:
         """Minutes, as RFC 8783 counts them."""
         minutes: float = self._console.run(READ, acl=name, **self._whose)[1]
         return minutes
+
+    def let_in(self, name: str, source: str) -> None:
+        """This filter accepts a source that attacks what the only mitigation protects."""
+        self._console.run(ACCEPT, acl=name, source=source, **self._whose)
 
     def switch(self, name: str, kind: int) -> None:
         """From outside of the signal channel."""
@@ -266,6 +279,27 @@ def test_a_filter_is_switched_at_once_refreshed_and_stays_so(
     console.run("Mitigation.objects.filter(client__name=name).update(ends_at=now)", name=cast.alice.name)
     until(lambda: alice.get(1).code == "4.04", what="the end of the mitigation")
     assert filters.kind("a") == kind
+
+
+@pytest.mark.rows("SIG-FLT-013", "SIG-FLT-008")
+@pytest.mark.parametrize(("kind", "acts"), [(WHEN_MITIGATING, True), (IMMEDIATE, True), (DEACTIVATE, False)])
+def test_immediate_and_activate_when_mitigating_act_at_once(
+    alice: Peer, cast: Cast, filters: Filters, ask: Callable[..., bytes], kind: int, acts: bool
+) -> None:
+    """A filter that is in force and accepts an attacker conflicts with the mitigation (RFC 9132, section 4.4.1.3)."""
+    filters.make("a", DEACTIVATE)
+    alice.put(1, scope(f"{cast.domain.host}/32"))
+    filters.let_in("a", "203.0.113.0/24")
+    assert 17 not in alice.get(1).scope
+
+    assert alice.put(2, ask(("a", kind), target=f"{cast.domain.host6}/128")).code == "2.01"
+
+    conflict = {19: 2, 21: {22: [{23: "a"}]}}
+    if acts:
+        until(lambda: alice.get(1).scope.get(17) == conflict, within=2, what="the filter being in force")
+        alice.put(3, ask(("a", DEACTIVATE), target=f"{cast.domain.host6}/128"))
+    until(lambda: 17 not in alice.get(1).scope, within=2, what="the filter being off")
+    assert filters.kind("a") == DEACTIVATE
 
 
 @pytest.mark.rows("SIG-FLT-008")
