@@ -383,3 +383,23 @@ def test_attack_status_needs_a_mid_that_is_known(alice: Peer, cast: Cast) -> Non
 
     assert alice.put(1, scope(f"{cast.domain.host}/32", k29=2)).code == "2.04"
     assert alice.put(1, scope(f"{cast.domain.host}/32", k29=3)).code == "4.00"
+
+
+@pytest.mark.rows("SIG-MID-010", "SIG-PUT-010", "SIG-MIT-022", "SIG-PUT-006")
+def test_our_client_keeps_the_mid_of_a_refresh_and_takes_a_higher_one_for_another_scope(
+    product: Product, cast: Cast, join: Join
+) -> None:
+    narrowed = ("--port", "80", "--port", "1000-2000", "--protocol", "tcp")
+    first = product.client(cast.alice, "mitigate", cast.domain.host, *narrowed, "--cuid", cast.alice.name)
+    mid = first.json["scope"][0]["mid"]
+    refreshed = product.client(
+        cast.alice, "mitigate", cast.domain.host, *narrowed, "--cuid", cast.alice.name, "--mid", str(mid)
+    )
+    shown = join("alice").get().scope
+    adjusted = product.client(cast.alice, "mitigate", cast.domain.prefix, "--cuid", cast.alice.name)
+
+    assert (refreshed.json["code"], refreshed.json["scope"][0]["mid"]) == ("2.04", mid)
+    assert (shown[5], shown[7], shown[10]) == (mid, [{8: 80}, {8: 1000, 9: 2000}], [6])
+    assert adjusted.json["code"] == "2.01"
+    assert adjusted.json["scope"][0]["mid"] > mid
+    assert [entry[5] for entry in join("alice").get().scopes] == [adjusted.json["scope"][0]["mid"]]
