@@ -17,6 +17,10 @@ class MalformedRequest(DotsError):
     """The request breaks the DOTS protocol or asks for what this client may not ask for (RFC 9132, section 9: 4.00)."""
 
 
+class OutsidePolicy(DotsError):
+    """Well formed and the domain's own, and still more than its policy lets it ask for (4.00)."""
+
+
 class Unauthorized(DotsError):
     """The credential is not, or no longer, good for this service (4.01)."""
 
@@ -89,6 +93,10 @@ class FilterNotApplied(DotsError):
 
 class IllegalTransition(DotsError):
     """A happening that the state table does not allow in this status: a defect or a race, never the peer's fault."""
+
+
+class NotByThisPerson(DotsError):
+    """Two different people are asked, and this one has spoken already. Said to operators only."""
 
 
 class StorageRefused(DotsError):

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
+
+from mitigation.protocol.constants import MAXIMUM_LIFETIME
+
+_LIFETIMES = [MinValueValidator(1), MaxValueValidator(MAXIMUM_LIFETIME)]
 
 
 class Domain(models.Model):
@@ -18,12 +23,29 @@ class Domain(models.Model):
         REFUSE_NEW = "refuse-new"
         DEACTIVATE_NEW = "deactivate-new"  # kept, inactive, until the other has ended and it is asked for again
 
+    class Approval(models.TextChoices):
+        """Who lets a request be enforced that is inside the domain's policy."""
+
+        AUTOMATIC = "automatic"
+        ONE = "one"  # an operator
+        TWO = "two"  # different people
+
     name = models.CharField(max_length=255, unique=True)
     created_at = models.DateTimeField()
     conflict_policy = models.CharField(max_length=16, choices=ConflictPolicy.choices, default=ConflictPolicy.BOTH)
-    maximum_lifetime = models.PositiveBigIntegerField(default=86_400)  # seconds; what is granted at most
+    approval = models.CharField(max_length=9, choices=Approval.choices, default=Approval.AUTOMATIC)
+    approval_within = models.PositiveIntegerField(
+        default=900, validators=[MinValueValidator(1)]
+    )  # seconds, then refused
+    maximum_lifetime = models.PositiveBigIntegerField(default=86_400, validators=_LIFETIMES)  # seconds; granted at most
     grants_indefinite = models.BooleanField(default=False)  # whether lifetime -1 is granted as asked
     maximum_mitigations = models.PositiveIntegerField(default=1_000)  # live ones, over all clients
+    maximum_per_minute = models.PositiveIntegerField(default=0)  # new ones, over all clients; 0: no limit
+    maximum_targets = models.PositiveIntegerField(default=0)  # prefixes, names and URIs of one request; 0: no limit
+    widest_ipv4 = models.PositiveSmallIntegerField(default=0, validators=[MaxValueValidator(32)])  # prefix length
+    widest_ipv6 = models.PositiveSmallIntegerField(default=0, validators=[MaxValueValidator(128)])
+    shadow = models.BooleanField(default=False)  # everything but installing: rules are rendered and shown
+    allowed_playbooks = models.JSONField(default=list, blank=True)  # names; empty: all there are
     playbook = models.CharField(max_length=32, default="shield")
     playbook_parameters = models.JSONField(default=dict, blank=True)
     never_block = models.JSONField(default=list, blank=True)  # prefixes, text

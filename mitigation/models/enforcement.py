@@ -58,6 +58,7 @@ class Rule(models.Model):
         WANTED = "wanted"
         INSTALLED = "installed"
         FAILED = "failed"
+        SHADOW = "shadow", "Rendered"  # shown only: its domain is in shadow mode
 
     point = models.ForeignKey(EnforcementPoint, on_delete=models.CASCADE, related_name="rules")
     key = models.CharField(max_length=200)

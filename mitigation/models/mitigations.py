@@ -27,8 +27,9 @@ class MitigationQuerySet(models.QuerySet["Mitigation"]):
         return self.live().filter(status__in=[int(status) for status in ACTIVE])
 
     def due(self, now: datetime) -> MitigationQuerySet:
-        """Those whose lifetime or terminating period has run out, and those to be armed again."""
-        return self.live().filter(Q(expires_at__lte=now) | Q(ends_at__lte=now) | Q(rearms_at__lte=now))
+        """Those whose lifetime, terminating period or time for approval has run out, and those to be armed again."""
+        unapproved = Q(approve_by__lte=now, ends_at=None)  # one that is ending already is left to end
+        return self.live().filter(Q(expires_at__lte=now) | Q(ends_at__lte=now) | Q(rearms_at__lte=now) | unapproved)
 
 
 class Mitigation(models.Model):
@@ -65,10 +66,12 @@ class Mitigation(models.Model):
     retry_at = models.DateTimeField(null=True, blank=True)  # deactivated by it: when asking again may help
 
     # The proof chain: each is the moment it became true, and None again when it stopped being true.
-    approved_at = models.DateTimeField(null=True, blank=True)
+    approved_at = models.DateTimeField(null=True, blank=True)  # None: it waits for people, and has no rules
     rendered_at = models.DateTimeField(null=True, blank=True)
     installed_at = models.DateTimeField(null=True, blank=True)
     hitting_at = models.DateTimeField(null=True, blank=True)
+    approvals = models.JSONField(default=list, blank=True)  # who let it be enforced, and when: {"by", "at"}
+    approve_by = models.DateTimeField(null=True, blank=True)  # when the server withdraws it for want of approval
     notes = models.JSONField(default=list, blank=True)  # what the playbook left out, and why
     attack_status = models.PositiveSmallIntegerField(null=True, blank=True)  # as the client last saw it (key 29)
     attack_status_at = models.DateTimeField(null=True, blank=True)
@@ -100,6 +103,7 @@ class Mitigation(models.Model):
             models.Index(fields=["expires_at"], condition=Q(ended_at=None), name="mitigation_expires"),  # due()
             models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="mitigation_ends"),  # due()
             models.Index(fields=["rearms_at"], condition=Q(ended_at=None), name="mitigation_rearms"),  # due()
+            models.Index(fields=["approve_by"], condition=Q(ended_at=None), name="mitigation_approve_by"),  # due()
             models.Index(fields=["domain"], condition=Q(ended_at=None), name="mitigation_live_domain"),  # quota
             models.Index(  # whose conflict may be over
                 fields=["domain"], condition=Q(ended_at=None, conflict__isnull=False), name="mitigation_conflicting"
@@ -128,6 +132,11 @@ class Mitigation(models.Model):
     @property
     def is_active(self) -> bool:
         return self.is_live and Status(self.status) in ACTIVE
+
+    @property
+    def needs_approval(self) -> bool:
+        """It waits for people to let it be enforced; one that its client has withdrawn does not."""
+        return self.is_live and self.approved_at is None and self.approve_by is not None and not self.is_ending
 
     @property
     def is_deactivated(self) -> bool:

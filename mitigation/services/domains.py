@@ -12,13 +12,34 @@ from django.core.exceptions import ValidationError
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
 from mitigation.protocol.scope import Network, ancestor_keys, range_keys
+from mitigation.rules.parameters import PARAMETERS
 from mitigation.services import locks
+from mitigation.services.overlaps import overlaps_any
 from mitigation.services.units import unit_of_work
 
 # Names stand in paths, file names and log lines; LDH and dots with room for people's own separators.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?")
 
-CHANGEABLE = frozenset({"conflict_policy", "attack_over_after", "https_over_udp"})
+CHANGEABLE = frozenset(
+    {
+        "allowed_playbooks",
+        "approval",
+        "approval_within",
+        "attack_over_after",
+        "conflict_policy",
+        "grants_indefinite",
+        "https_over_udp",
+        "maximum_lifetime",
+        "maximum_mitigations",
+        "maximum_per_minute",
+        "maximum_targets",
+        "never_block",
+        "playbook",
+        "shadow",
+        "widest_ipv4",
+        "widest_ipv6",
+    }
+)
 
 
 def add_domain(
@@ -52,32 +73,59 @@ def add_domain(
     return domain
 
 
+def find_domain(name: str) -> Domain:
+    """Raises NotFound, with a way to the right name."""
+    domain = Domain.objects.filter(name=name).first()
+    if domain is None:
+        raise NotFound(f"there is no domain named {name}; `manage.py domain list` shows those there are")
+    return domain
+
+
 def change_domain(
-    name: str, values: Mapping[str, str | int | bool], *, actor: str, now: datetime, door: str = "command"
+    name: str, values: Mapping[str, str | int | bool | list[str]], *, actor: str, now: datetime, door: str = "command"
 ) -> Domain:
     """Change what the domain's policy leaves open: fields of CHANGEABLE. Raises NotFound or MalformedRequest."""
     unknown = ", ".join(values.keys() - CHANGEABLE)
     if unknown or not values:
         raise MalformedRequest(f"a domain has no {unknown} to change" if unknown else "there is nothing to change")
     with unit_of_work(now) as unit:
-        found = locks.domains(Domain.objects.filter(name=name).values_list("pk", flat=True))
-        domain = next(iter(found.values()), None)
-        if domain is None:
-            raise NotFound(f"there is no domain named {name}; `manage.py domain list` shows those there are")
+        domain = locks.domains([find_domain(name).pk]).popitem()[1]
         before = {field: getattr(domain, field) for field in values}
         for field, value in values.items():
             setattr(domain, field, value)
         try:
             domain.clean_fields(exclude={field.name for field in Domain._meta.fields} - values.keys())
         except ValidationError as error:
-            raise MalformedRequest("; ".join(error.messages)) from None
+            told = (f"{field}: {' '.join(said)}" for field, said in error.message_dict.items())
+            raise MalformedRequest("; ".join(told)) from None
+        _check_playbooks(domain)
+        _check_never_block(domain)
         domain.save(update_fields=list(values))
-        unit.audit(
-            door=door, actor=actor, action="domain-set", subject=f"domain {name}", before=before, after=dict(values)
-        )
+        after = {field: getattr(domain, field) for field in values}
+        unit.audit(door=door, actor=actor, action="domain-set", subject=f"domain {name}", before=before, after=after)
         unit.tell(Change.Topic.CLIENT, domain.pk)
         unit.rules_are_stale()
     return domain
+
+
+def _check_playbooks(domain: Domain) -> None:
+    """The domain's own one is among those it allows, and all of them exist."""
+    for playbook in (domain.playbook, *domain.allowed_playbooks):
+        if playbook not in PARAMETERS:
+            raise MalformedRequest(f"there is no playbook {playbook}; known are {', '.join(sorted(PARAMETERS))}")
+    if domain.allowed_playbooks and domain.playbook not in domain.allowed_playbooks:
+        allowed = ", ".join(domain.allowed_playbooks)
+        raise MalformedRequest(f"the domain's playbook is {domain.playbook}, and only {allowed} would be allowed")
+
+
+def _check_never_block(domain: Domain) -> None:
+    """Prefixes as they are written everywhere; one that touches none of the domain's is a slip."""
+    networks = [_parse(text) for text in domain.never_block]
+    own = [ipaddress.ip_network(prefix.prefix) for prefix in domain.prefixes.all()]
+    for network in networks:
+        if not overlaps_any(network, own):
+            raise MalformedRequest(f"{network} touches none of the domain's prefixes, so it could never be blocked")
+    domain.never_block = [str(network) for network in networks]
 
 
 def add_client(
@@ -90,9 +138,7 @@ def add_client(
     _check_name(name)
     with unit_of_work(now) as unit:
         locks.table(Client)
-        owner = Domain.objects.filter(name=domain).first()
-        if owner is None:
-            raise NotFound(f"there is no domain named {domain}; `manage.py domain list` shows those there are")
+        owner = find_domain(domain)
         if Client.objects.filter(name=name).exists():
             raise MalformedRequest(f"a client named {name} exists already")
         client = Client.objects.create(domain=owner, name=name, created_at=now, is_gateway=is_gateway)

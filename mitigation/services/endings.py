@@ -9,7 +9,7 @@ from datetime import datetime
 from mitigation.exceptions import NotFound
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Happening, Status
-from mitigation.services import locks
+from mitigation.services import approvals, locks
 from mitigation.services.history import actor_of, end_of_lifetime, record, subject_of
 from mitigation.services.overlaps import share_a_target
 from mitigation.services.units import unit_of_work
@@ -81,11 +81,23 @@ def expire(*, now: datetime, limit: int = 1000) -> int:
         locks.domains_of_mitigations(ids)
         due = list(Mitigation.objects.due(now).filter(pk__in=ids).order_by("pk"))
         for mitigation in due:
-            record(mitigation, _what_time_brings(mitigation, now), unit=unit, actor="server")
+            happening = _what_time_brings(mitigation, now)
+            reason = approvals.run_out(mitigation) if happening is Happening.SERVER_WITHDREW else ""
+            record(mitigation, happening, unit=unit, actor="server", reason=reason)
+            if reason:
+                unit.audit(
+                    door="server",
+                    actor="server",
+                    action="reject",
+                    subject=subject_of(mitigation),
+                    after={"status": mitigation.status, "reason": reason},
+                )
     return len(due)
 
 
 def _what_time_brings(mitigation: Mitigation, now: datetime) -> Happening:
+    if mitigation.needs_approval and mitigation.approve_by is not None and mitigation.approve_by <= now:
+        return Happening.SERVER_WITHDREW
     if mitigation.rearms_at is not None and mitigation.rearms_at <= now and _lasts_beyond(mitigation, now):
         return Happening.REARMED
     if not mitigation.is_ending:
@@ -104,7 +116,8 @@ def session_lost(client_id: int, *, now: datetime) -> int:
     """Start what this client asked to be started when it can no longer ask; returns how many that were.
 
     Its immediate requests that overlap give way: the loss itself is the request for the wider protection
-    (RFC 9132, sections 4.4.1.3 and 4.7). Saying it twice starts nothing twice.
+    (RFC 9132, sections 4.4.1.3 and 4.7). Saying it twice starts nothing twice. What still waits for approval starts
+    without rules, and takes no other one's.
     """
     with unit_of_work(now) as unit:
         locks.domains_of_clients([client_id])
@@ -114,8 +127,9 @@ def session_lost(client_id: int, *, now: datetime) -> int:
             mitigation.mitigation_start = now
             unit.save(mitigation, "mitigation_start")
             record(mitigation, Happening.SESSION_LOST, unit=unit, actor="server", reason="the session was lost")
+        approved = [one for one in armed if one.approved_at is not None]
         for other in live:
-            if other.trigger_mitigation and other.is_active and any(share_a_target(other, one) for one in armed):
+            if other.trigger_mitigation and other.is_active and any(share_a_target(other, one) for one in approved):
                 reason = "the session was lost, and a preconfigured request takes over"
                 record(other, Happening.PREEMPTED, unit=unit, actor="server", reason=reason)
     return len(armed)

@@ -12,7 +12,7 @@ from django.db.models import F, Q
 from mitigation.drivers.base import Counter, Desired, Driver, HealthState, Installed
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint, Hold, Mitigation, Rule, RuleOwner, Sample
-from mitigation.services import holds, locks, points
+from mitigation.services import holds, locks, points, shadow
 from mitigation.services.evidence import Evidence, advance, judge_attack
 from mitigation.services.projection import Projection, Wanted, project_mitigations
 from mitigation.services.units import unit_of_work
@@ -128,10 +128,12 @@ def _write_rules(
     point: EnforcementPoint, projection: Projection, installed: Mapping[str, Installed], *, now: datetime
 ) -> None:
     rows = {row.key: row for row in Rule.objects.filter(point=point)}
-    Rule.objects.filter(point=point, key__in=rows.keys() - projection.wanted.keys()).delete()
-    new = [_new_row(point, key, one, now) for key, one in projection.wanted.items() if key not in rows]
+    told = projection.wanted | projection.shown
+    Rule.objects.filter(point=point, key__in=rows.keys() - told.keys()).delete()
+    new = [_new_row(point, key, one, now) for key, one in told.items() if key not in rows]
     rows |= {row.key: row for row in Rule.objects.bulk_create(new)}
     changed = [row for key, row in rows.items() if key in projection.wanted and _prove(row, installed.get(key), now)]
+    changed += [row for key, row in rows.items() if key in projection.shown and _only_show(row)]
     Rule.objects.bulk_update(changed, ["state", "installed_at", "deadline", "read_at"], batch_size=500)
     _write_owners(point, rows, projection)
 
@@ -157,8 +159,16 @@ def _prove(row: Rule, read_back: Installed | None, now: datetime) -> bool:
     return True
 
 
+def _only_show(row: Rule) -> bool:
+    """Of a domain in shadow mode; whether it was anything else before."""
+    was = row.state
+    row.state, row.installed_at, row.deadline = Rule.State.SHADOW, None, None
+    return was != row.state
+
+
 def _write_owners(point: EnforcementPoint, rows: Mapping[str, Rule], projection: Projection) -> None:
-    wanted = {(rows[key].pk, owner) for key, one in projection.wanted.items() for owner in one.owners}
+    told = projection.wanted | projection.shown
+    wanted = {(rows[key].pk, owner) for key, one in told.items() for owner in one.owners}
     links = RuleOwner.objects.filter(rule__point=point).values_list("pk", "rule_id", "mitigation_id")
     existing = {(rule_id, mitigation_id): pk for pk, rule_id, mitigation_id in links}
     gone = [pk for pair, pk in existing.items() if pair not in wanted]
@@ -178,9 +188,11 @@ def _evidence(
                 missing[owner] += 1
     for mitigation_id, plan in projection.plans.items():
         waiting = projection.waiting.get(mitigation_id, "")
-        enforced = None if not point.enforces else bool(plan.rules) and not missing[mitigation_id] and not waiting
+        in_shadow = mitigation_id in projection.shadow and not waiting
+        touches = point.enforces and not in_shadow
+        enforced = None if not touches else bool(plan.rules) and not missing[mitigation_id] and not waiting
         lacking = f"{missing[mitigation_id]} rules are missing at {point.name}" if missing[mitigation_id] else waiting
-        shown = (problem or lacking) if not enforced else ""
+        shown = shadow.SAID if in_shadow else (problem or lacking) if not enforced else ""
         yield Evidence(mitigation_id, plan.refused, plan.notes, enforced, shown, rendered=bool(plan.rules))
 
 

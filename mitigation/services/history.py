@@ -33,6 +33,16 @@ def record(mitigation: Mitigation, happening: Happening, *, unit: Unit, actor: s
         conflicts.settle_at_end(mitigation, unit)
 
 
+def note(mitigation: Mitigation, word: str, *, unit: Unit, actor: str, reason: str = "") -> None:
+    """History of what leaves the status as it is."""
+    status, reason = mitigation.status, reason[:LONGEST]
+    unit.transitions.append(
+        Transition(
+            mitigation=mitigation, old=status, new=status, happening=word, reason=reason, actor=actor, at=unit.now
+        )
+    )
+
+
 def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetime) -> set[str]:
     """Deadlines and proof that belong to the new status; returns the fields set."""
     fields = _leave(mitigation, old, new, now)
@@ -43,15 +53,15 @@ def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetim
         return fields | {"last_grace", "ends_at", "expires_at"}
     if new is Status.WITHDRAWN:
         mitigation.ends_at = now + timedelta(seconds=TOLD_FOUR_TIMES if mitigation.rearms else WITHDRAWN_SHOWN)
-        mitigation.expires_at = None
-        return fields | {"ends_at", "expires_at"} | _forget_proof(mitigation)
+        mitigation.expires_at = mitigation.approve_by = None
+        return fields | {"ends_at", "expires_at", "approve_by"} | _forget_proof(mitigation)
     if new is Status.TERMINATED:
         mitigation.ended_at = now
         mitigation.conflict = mitigation.retry_at = None
-        mitigation.ends_at = mitigation.expires_at = None
+        mitigation.ends_at = mitigation.expires_at = mitigation.approve_by = None
         Target.objects.filter(mitigation=mitigation).delete()
         TargetName.objects.filter(mitigation=mitigation).delete()
-        return fields | {"ended_at", "ends_at", "expires_at", "conflict", "retry_at"}
+        return fields | {"ended_at", "ends_at", "expires_at", "approve_by", "conflict", "retry_at"}
     if new is Status.STOPPED and not mitigation.trigger_mitigation:
         mitigation.rearms_at = now + timedelta(seconds=TOLD_FOUR_TIMES)
         return fields | {"rearms_at"}

@@ -85,8 +85,9 @@ class Holds:
 
 
 def began(mitigation: Mitigation) -> datetime:
-    """When it asked for rules: at its start, which for a preconfigured request is the loss of the session."""
-    return mitigation.mitigation_start or mitigation.requested_at
+    """When it came to want rules: at its start, which may be the loss of the session, or when it was approved later."""
+    start = mitigation.mitigation_start or mitigation.requested_at
+    return max(start, mitigation.approved_at or start)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The verbs of a mitigation's life under one name, for doors and tasks: each has its page beside this one."""
 
+from mitigation.services.approvals import Approval, approve, reject
 from mitigation.services.endings import Withdrawal, expire, session_lost, stop, withdraw, withdraw_many
 from mitigation.services.evidence import Evidence, advance
 from mitigation.services.submissions import (
@@ -14,6 +15,7 @@ from mitigation.services.submissions import (
 
 __all__ = [
     "MAXIMUM_CUIDS",
+    "Approval",
     "Evidence",
     "Granted",
     "Outcome",
@@ -21,7 +23,9 @@ __all__ = [
     "Submission",
     "Withdrawal",
     "advance",
+    "approve",
     "expire",
+    "reject",
     "session_lost",
     "stop",
     "submit",

@@ -5,16 +5,16 @@ Nothing is written. The dashboard and the commands show the same plan that the e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from mitigation.exceptions import DotsError, NotFound
+from mitigation.exceptions import DotsError, NotFound, Unavailable
 from mitigation.models import Domain, EnforcementPoint, Mitigation, TargetName
 from mitigation.protocol import targets
 from mitigation.protocol.scope import Scope
 from mitigation.rules.canonical import Rule
 from mitigation.rules.playbooks import Plan
-from mitigation.services import scopes
+from mitigation.services import approvals, domains, policies, scopes
 from mitigation.services.overlaps import Neighbours, Shared, asker_of, reach_now, reach_of
 from mitigation.services.projection import Resolved
 
@@ -26,7 +26,8 @@ class Outlook:
     """`rules` of one request alone, before others take part of them. `refused` says why there are none.
 
     `addresses` counts what its prefixes hold. `waiting` names what has no address yet. `overlaps` are live requests of
-    the same domain that share a target. `enforced` is False where every point is a dry run.
+    the same domain that share a target. `enforced` is False where every point is a dry run. `approval` says who must
+    still let it be enforced, `shadow` that its rules would only be shown; `quotas` how much of each is used.
     """
 
     domain: Domain
@@ -39,9 +40,24 @@ class Outlook:
     addresses: int
     overlaps: tuple[Shared, ...]
     enforced: bool
+    approval: str
+    quotas: tuple[Quota, ...]
+
+    @property
+    def shadow(self) -> bool:
+        return self.domain.shadow
 
 
-def of_mitigation(mitigation_id: int) -> Outlook:
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """`used` of `maximum`, which is 0 for no limit."""
+
+    what: str
+    used: int
+    maximum: int
+
+
+def of_mitigation(mitigation_id: int, *, now: datetime) -> Outlook:
     """Of a request that stands. Raises NotFound."""
     row = Mitigation.objects.select_related("domain").filter(pk=mitigation_id).first()
     if row is None:
@@ -50,21 +66,43 @@ def of_mitigation(mitigation_id: int) -> Outlook:
     neighbours = Neighbours([reach_now(row)], [row.domain_id], known=[row])
     near = neighbours.overlapping(asker_of(row), reach_now(row), besides=row)
     names = list(row.names.filter(kind=TargetName.Kind.HOST))
-    return _outlook(row.domain, scope, row.playbook, names, [*near.own, *near.others])
+    approval = approvals.waits_for(row) if row.approved_at is None else ""
+    quotas = policies.Quotas(now)
+    return _outlook(row.domain, scope, row.playbook, names, [*near.own, *near.others], approval, quotas)
 
 
 def of_request(domain_name: str, scope: Scope, *, playbook: str = "", now: datetime) -> Outlook:
     """Of a request that a client of this domain would make. Raises NotFound for a domain that does not exist."""
-    domain = Domain.objects.filter(name=domain_name).first()
-    if domain is None:
-        raise NotFound(f"there is no domain named {domain_name}; `manage.py domain list` shows those there are")
+    domain = domains.find_domain(domain_name)
     names = [TargetName(name=host, due_at=now) for host in targets.hosts(scope)]
     neighbours = Neighbours([reach_of(scope)], [domain.pk])
     near = neighbours.overlapping(NOBODY, reach_of(scope))
-    return _outlook(domain, scope, playbook or domain.playbook, names, [*near.own, *near.others])
+    quotas = policies.Quotas(now)
+    found = _outlook(
+        domain,
+        scope,
+        playbook or domain.playbook,
+        names,
+        [*near.own, *near.others],
+        approvals.asked_by(domain),
+        quotas,
+    )
+    try:
+        quotas.take(domain)
+    except Unavailable as refusal:
+        return found if found.refused else replace(found, refused=str(refusal), rules=(), notes=())
+    return found
 
 
-def _outlook(domain: Domain, scope: Scope, playbook: str, names: list[TargetName], overlaps: list[Shared]) -> Outlook:
+def _outlook(
+    domain: Domain,
+    scope: Scope,
+    playbook: str,
+    names: list[TargetName],
+    overlaps: list[Shared],
+    approval: str,
+    quotas: policies.Quotas,
+) -> Outlook:
     allowed = scopes.allowed([domain.pk])[domain.pk]
     resolved = Resolved(domain, scope, names, allowed.prefixes)
     try:
@@ -83,4 +121,9 @@ def _outlook(domain: Domain, scope: Scope, playbook: str, names: list[TargetName
         addresses=sum(network.num_addresses for network in targets.networks(scope)),
         overlaps=tuple(overlaps),
         enforced=EnforcementPoint.objects.filter(enabled=True, enforces=True).exists(),
+        approval=approval,
+        quotas=(
+            Quota("mitigations", quotas.live(domain), domain.maximum_mitigations),
+            Quota("mitigations a minute", len(quotas.recent(domain)), domain.maximum_per_minute),
+        ),
     )

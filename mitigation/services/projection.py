@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from mitigation.exceptions import OutsidePolicy
 from mitigation.models import Domain, Mitigation, TargetName
 from mitigation.protocol import targets
 from mitigation.protocol.scope import Network, Scope, covered_by
@@ -15,7 +16,7 @@ from mitigation.rules.canonical import Rule as CanonicalRule
 from mitigation.rules.playbooks import Plan, render
 from mitigation.rules.projection import project
 from mitigation.rules.scope import Scope as RuleScope
-from mitigation.services import holds, scopes
+from mitigation.services import approvals, holds, policies, scopes, shadow
 
 DEADLINE_SLACK = timedelta(seconds=300)  # a dead server does not end protection early
 HORIZON = timedelta(seconds=3600)  # how far ahead an indefinite mitigation's rules are promised
@@ -34,12 +35,16 @@ class Wanted:
 class Projection:
     """What should stand at a point, by rule key, and what each mitigation's playbook said.
 
+    `shadow` are the mitigations that are in shadow mode, `shown` the rules that would stand for them alone.
+
     `surge` where too much started at once, and nothing of that may stand.
 
     `waiting` says, by mitigation, which of its names has no address yet: until then it is in progress, no more.
     """
 
     wanted: dict[str, Wanted] = field(default_factory=dict)
+    shown: dict[str, Wanted] = field(default_factory=dict)
+    shadow: frozenset[int] = frozenset()
     plans: dict[int, Plan] = field(default_factory=dict)
     waiting: dict[int, str] = field(default_factory=dict)
     surge: holds.Surge | None = None
@@ -57,6 +62,9 @@ def project_mitigations(*, now: datetime, most_rules: int = 0) -> Projection:
     plans: dict[int, Plan] = {}
     waiting: dict[int, str] = {}
     for mitigation in mitigations:
+        if mitigation.approved_at is None:
+            plans[mitigation.pk], waiting[mitigation.pk] = Plan(), approvals.waits_for(mitigation)
+            continue
         scope = Scope.from_json(mitigation.protected_scope)
         prefixes = allowed[mitigation.domain_id].prefixes
         resolved = Resolved(mitigation.domain, scope, names.get(mitigation.pk, []), prefixes)
@@ -65,11 +73,17 @@ def project_mitigations(*, now: datetime, most_rules: int = 0) -> Projection:
         if resolved.waiting:
             waiting[mitigation.pk] = resolved.waiting
     deadlines = {mitigation.pk: _deadline(mitigation, now) for mitigation in mitigations}
-    projected = project({pk: plan.rules for pk, plan in plans.items() if plan.rules})
-    wanted = {
-        one.rule.key: Wanted(one.rule, one.owners, max(deadlines[owner] for owner in one.owners)) for one in projected
-    }
-    return Projection(wanted, plans, waiting, holds.surge(mitigations, plans, most_rules=most_rules, now=now))
+    in_shadow = frozenset(mitigation.pk for mitigation in mitigations if mitigation.domain.shadow)
+    rules = {pk: shadow.with_counters(plan.rules) if pk in in_shadow else plan.rules for pk, plan in plans.items()}
+    wanted: dict[str, Wanted] = {}
+    shown: dict[str, Wanted] = {}
+    for one in project({pk: found for pk, found in rules.items() if found}):
+        only_shown = one.rule.drops and one.owners <= in_shadow
+        deadline = max(deadlines[owner] for owner in one.owners)
+        (shown if only_shown else wanted)[one.rule.key] = Wanted(one.rule, one.owners, deadline)
+    starting = [mitigation for mitigation in mitigations if mitigation.pk not in in_shadow]
+    surge = holds.surge(starting, plans, most_rules=most_rules, now=now)
+    return Projection(wanted, shown, in_shadow, plans, waiting, surge)
 
 
 def _names() -> dict[int, list[TargetName]]:
@@ -89,7 +103,6 @@ class Resolved:
     def __init__(self, domain: Domain, scope: Scope, names: Iterable[TargetName], allowed: Iterable[Network]) -> None:
         self._domain = domain
         self._scope = scope
-        self._never = [ipaddress.ip_network(text) for text in domain.never_block]
         self._allowed = list(allowed)
         self.notes: list[str] = []
         self.waiting = ""
@@ -100,8 +113,10 @@ class Resolved:
         for prefix in targets.networks(self._scope):
             if not covered_by(prefix, self._allowed):
                 return Plan(refused=f"{prefix} is no longer inside the domain's prefixes")
-            if self._never_blocks(prefix):
-                return Plan(refused=f"{prefix} touches the domain's never-block list")
+        try:
+            policies.check(self._domain, self._scope, playbook)
+        except OutsidePolicy as error:
+            return Plan(refused=str(error))
         plans = [render(playbook, part, self._domain.playbook_parameters) for part in self._parts()]
         refused = next((plan.refused for plan in plans if plan.refused), None)
         if refused:
@@ -117,7 +132,7 @@ class Resolved:
         found = tuple(
             network
             for network in map(ipaddress.ip_network, row.addresses)
-            if covered_by(network, self._allowed) and not self._never_blocks(network)
+            if covered_by(network, self._allowed) and not policies.never_blocks(self._domain, network)
         )
         if row.problem:
             self.notes.append(f"{row.name}: {row.problem}")
@@ -126,9 +141,6 @@ class Resolved:
         if not found and not self.waiting:
             self.waiting = f"{row.name}: {row.problem or 'no address yet'}"
         return found
-
-    def _never_blocks(self, network: Network) -> bool:
-        return any(_overlap(network, one) for one in self._never)
 
     def _parts(self) -> list[RuleScope]:
         fqdns = (network for name in self._scope.target_fqdn for network in self._addresses.get(name, ()))
@@ -147,10 +159,6 @@ class Resolved:
             for (port, protocols), networks in by_service.items()
         ]
         return [part for part in (first, *uris) if part.prefixes]
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
 
 
 def _deadline(mitigation: Mitigation, now: datetime) -> datetime:

@@ -13,6 +13,7 @@ from mitigation.exceptions import (
     DotsError,
     Ignored,
     MalformedRequest,
+    OutsidePolicy,
     PreconditionFailed,
     ScopeConflict,
     Unauthorized,
@@ -33,7 +34,7 @@ from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.constants import INDEFINITE_LIFETIME
 from mitigation.protocol.scope import MitigationRequest, Scope
 from mitigation.protocol.status import Happening, Status
-from mitigation.services import conflicts, cuids, locks, scopes
+from mitigation.services import approvals, conflicts, cuids, locks, policies, scopes, shadow
 from mitigation.services.filters import Filters
 from mitigation.services.history import actor_of, record, subject_of
 from mitigation.services.overlaps import Neighbours, Reach, Shared, asker_of, common_scope, reach_now, reach_of
@@ -129,7 +130,7 @@ class _Batch:
         self._aliases = scopes.Aliases((one.client_id, one.request) for one in submissions)
         self._filters = Filters(((one.client_id, one.request) for one in submissions), unit)
         self._neighbours = Neighbours(self._reaches(submissions), self._domains, known=self._live.values())
-        self._count: dict[int, int] = {}
+        self._quotas = policies.Quotas(unit.now)
         self._enforces = EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
         self._new: list[tuple[Mitigation, Scope]] = []
         self._new_cuids: list[Cuid] = []
@@ -148,6 +149,8 @@ class _Batch:
         try:
             return self._decide(submission)
         except DotsError as refusal:
+            if isinstance(refusal, OutsidePolicy | Unavailable):
+                self._audit_refusal(submission, refusal)
             return Refused(refusal)
 
     def _decide(self, submission: Submission) -> Granted:
@@ -161,6 +164,8 @@ class _Batch:
             scope = self._aliases.expand(client.pk, request)
             self._allowed[client.domain_id].check(scope)
             _check_absent(submission)
+            domain = self._domains[client.domain_id]
+            policies.check(domain, scope, domain.playbook)
             self._filters.check(client.pk, request, under_attack=self._is_under_attack(client, request))
             return self._create(client, request, scope)
         self._allowed[client.domain_id].check(Scope.from_json(existing.protected_scope))
@@ -190,12 +195,16 @@ class _Batch:
             )
         if Status(mitigation.status) is Status.WITHDRAWN and (conflict := self._others_in_the_way(mitigation)):
             return self._deactivate_again(mitigation, conflict)
+        again: list[str] = []
+        if Status(mitigation.status) is Status.WITHDRAWN:
+            again = approvals.begin(mitigation, self._domains[mitigation.domain_id], now=self._now)
         if mitigation.is_ending:
             record(mitigation, Happening.CLIENT_RENEWED, unit=self._unit, actor=actor_of(mitigation.client))
             self._unit.rules_are_stale()
-        fields = ["lifetime", "refreshed_at", "expires_at", "ends_at"]
+        domain = self._domains[mitigation.domain_id]
+        fields = ["lifetime", "refreshed_at", "expires_at", "ends_at", *again]
         asked = request.lifetime if request.lifetime is not None else mitigation.remaining(self._now) or 1
-        lifetime = self._grant(self._domains[mitigation.domain_id], asked)
+        lifetime = policies.grant(domain, asked)
         _start_lifetime(mitigation, lifetime, self._now)
         after: dict[str, object] = {"lifetime": lifetime}
         if request.attack_status is not None:
@@ -248,12 +257,12 @@ class _Batch:
                 ),
             )
         waits = self._judge(domain, overlapped.others) if request.trigger_mitigation else None
-        self._check_quota(domain, replaced=len(same))
+        self._quotas.take(domain, replaced=len(same))
         self._register_cuid(client, request)
         mitigation = self._row(client, request, scope, waits)
         for other in same:
             self._override(other, by=request.mid)
-        if mitigation.is_active:
+        if mitigation.is_active and mitigation.approved_at is not None:
             self._preempt([other for other in own if other not in same], by=request.mid)
         self._filters.switch(client.pk, request)
         self._new.append((mitigation, scope))
@@ -292,22 +301,29 @@ class _Batch:
             trigger_mitigation=request.trigger_mitigation,
             playbook=domain.playbook,
             requested_at=self._now,
-            approved_at=self._now,  # by policy: inside the domain's own prefixes
         )
-        mitigation.status, mitigation.status_reason = self._first_status(request, waits)
+        approvals.begin(mitigation, domain, now=self._now)
+        mitigation.status, mitigation.status_reason = self._first_status(domain, request, waits)
         mitigation.mitigation_start = self._now if mitigation.status != Status.SIGNAL_LOSS and not waits else None
         assert request.lifetime is not None  # the decoder lets it be left out beside attack-status only
-        _start_lifetime(mitigation, self._grant(domain, request.lifetime), self._now)
+        _start_lifetime(mitigation, policies.grant(domain, request.lifetime), self._now)
+        if not waits and mitigation.approved_at is None:
+            mitigation.status_reason = approvals.waits_for(mitigation)
         if waits:
+            mitigation.approve_by = None  # nobody is asked before it is its turn
             conflicts.deactivate(mitigation, waits, now=self._now)
         return mitigation
 
-    def _first_status(self, request: MitigationRequest, waits: ConflictInformation | None) -> tuple[Status, str]:
+    def _first_status(
+        self, domain: Domain, request: MitigationRequest, waits: ConflictInformation | None
+    ) -> tuple[Status, str]:
         """Armed until the session is lost, inactive, or in progress; a dry run sets nothing up and never says so."""
         if waits is not None:
             return Status.WITHDRAWN, "another client of the domain has an active request that overlaps"
         if not request.trigger_mitigation:
             return Status.SIGNAL_LOSS, ""
+        if domain.shadow:
+            return Status.EXCEEDED, shadow.SAID
         return (Status.IN_PROGRESS, "") if self._enforces else (Status.EXCEEDED, "dry run: no traffic is touched")
 
     def _override(self, other: Mitigation, *, by: int) -> None:
@@ -334,13 +350,6 @@ class _Batch:
                     reason=f"the immediate request {by} overlaps",
                 )
 
-    def _check_quota(self, domain: Domain, *, replaced: int) -> None:
-        if domain.pk not in self._count:
-            self._count[domain.pk] = Mitigation.objects.live().filter(domain=domain).count()
-        if self._count[domain.pk] - replaced >= domain.maximum_mitigations:
-            raise Unavailable(f"this domain has {domain.maximum_mitigations} mitigations, its maximum", retry_after=60)
-        self._count[domain.pk] += 1 - replaced
-
     def _register_cuid(self, client: Client, request: MitigationRequest) -> None:
         cdid, cuid = request.cdid, request.cuid
         if (cdid, cuid) in self._owner_of_cuid:
@@ -350,14 +359,19 @@ class _Batch:
         self._owner_of_cuid[(cdid, cuid)] = client.pk
         self._new_cuids.append(Cuid(client=client, cdid=cdid, cuid=cuid, since=self._now))
 
-    def _grant(self, domain: Domain, asked: int) -> int:
-        if asked == INDEFINITE_LIFETIME:
-            return INDEFINITE_LIFETIME if domain.grants_indefinite else domain.maximum_lifetime
-        return min(asked, domain.maximum_lifetime)
-
     def _audit(self, action: str, mitigation: Mitigation, *, after: object) -> None:
         self._unit.audit(
             door="signal", actor=actor_of(mitigation.client), action=action, subject=subject_of(mitigation), after=after
+        )
+
+    def _audit_refusal(self, submission: Submission, refusal: DotsError) -> None:
+        client, request = self._clients[submission.client_id], submission.request
+        self._unit.audit(
+            door="signal",
+            actor=actor_of(client),
+            action="refuse",
+            subject=f"mitigation {client.pk}/{request.cuid}/{request.mid}",
+            after={"scope": request.scope.as_json(), "reason": str(refusal)},
         )
 
     def write(self) -> None:

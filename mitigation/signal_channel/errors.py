@@ -10,6 +10,7 @@ from mitigation.protocol.constants import CONTENT_FORMAT
 
 CODES: dict[type[exceptions.DotsError], Code] = {
     exceptions.MalformedRequest: Code.BAD_REQUEST,
+    exceptions.OutsidePolicy: Code.BAD_REQUEST,
     exceptions.Unauthorized: Code.UNAUTHORIZED,
     exceptions.BadOption: Code.BAD_OPTION,
     exceptions.NotFound: Code.NOT_FOUND,

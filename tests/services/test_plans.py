@@ -46,7 +46,7 @@ def test_a_plan_is_what_the_enforcer_will_render(cast: Any, submit: Callable[...
     rendered = project_mitigations(now=now).plans[row.pk]
     assert planned.rules == rendered.rules
     assert planned.notes == rendered.notes
-    assert plans.of_mitigation(row.pk).rules == rendered.rules
+    assert plans.of_mitigation(row.pk, now=now).rules == rendered.rules
     assert (planned.addresses, planned.refused, planned.overlaps) == (1, "", ())
 
 
@@ -58,7 +58,7 @@ def test_a_plan_names_what_it_overlaps_with(cast: Any, submit: Callable[..., Any
 
     assert shared.mitigation.client == cast.alice
     assert [str(network) for network in shared.networks] == [HOST]
-    assert plans.of_mitigation(shared.mitigation.pk).overlaps == ()
+    assert plans.of_mitigation(shared.mitigation.pk, now=now).overlaps == ()
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_nobody_plans_for_what_does_not_exist(cast: Any, now: datetime) -> None:
     with pytest.raises(NotFound, match="there is no domain named c.example"):
         plans.of_request("c.example", scope(HOST), now=now)
     with pytest.raises(NotFound):
-        plans.of_mitigation(999)
+        plans.of_mitigation(999, now=now)
 
 
 def test_the_command_shows_rules_and_ends_with_1_when_refused(cast: Any) -> None:

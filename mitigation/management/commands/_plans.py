@@ -18,7 +18,7 @@ from mitigation.protocol import targets
 from mitigation.protocol.scope import PortRange, Scope, parse_target_prefix
 from mitigation.rules.captures import Capture, read_capture
 from mitigation.rules.replay import Replayed, replay
-from mitigation.services import plans
+from mitigation.services import plans, shadow
 from mitigation.services.plans import Outlook
 
 TOP = 10  # sources shown
@@ -42,7 +42,7 @@ def outlook(options: Mapping[str, Any]) -> Outlook:
     if (options["id"] is None) == (not asked):
         raise CommandError("say either --id, or --domain with --prefix, --fqdn or --uri")
     if options["id"] is not None:
-        return plans.of_mitigation(options["id"])
+        return plans.of_mitigation(options["id"], now=now())
     if not options["domain"] or not (options["prefix"] or options["fqdn"] or options["uri"]):
         raise CommandError("a request needs --domain and at least one of --prefix, --fqdn, --uri")
     for uri in options["uri"]:
@@ -71,11 +71,23 @@ def _ports(text: str) -> PortRange:
 # -- plan -------------------------------------------------------------------------------------------------------------
 
 
+def _verdict(found: Outlook) -> str:
+    if found.refused:
+        return f"refused: {found.refused}"
+    if found.approval:
+        return found.approval
+    return shadow.SAID if found.shadow else "would stand" if found.enforced else "dry run"
+
+
 def plan_values(found: Outlook) -> dict[str, Any]:
     return {
         "domain": found.domain.name,
         "playbook": found.playbook,
-        "verdict": f"refused: {found.refused}" if found.refused else "would stand" if found.enforced else "dry run",
+        "verdict": _verdict(found),
+        "approval": found.approval,
+        "shadow": found.shadow,
+        "maximum_lifetime": found.domain.maximum_lifetime,
+        "quotas": [{"what": one.what, "used": one.used, "maximum": one.maximum or None} for one in found.quotas],
         "addresses": found.addresses,
         "waiting": found.waiting,
         "rules": [{"kind": rule.kind.value, "drops": rule.drops, "text": rule.text} for rule in found.rules],
@@ -97,6 +109,11 @@ def plan_lines(found: Outlook) -> Iterator[str]:
     yield values["verdict"]
     protects = "1 address" if found.addresses == 1 else f"{found.addresses:,} addresses"
     yield f"{values['playbook']} for {protects} of {values['domain']}"
+    if found.approval and found.shadow:
+        yield shadow.SAID
+    for quota in found.quotas:
+        if quota.maximum:
+            yield f"{quota.used:,} of {quota.maximum:,} {quota.what} are used"
     if found.waiting:
         yield f"waits for {found.waiting}"
     for rule in found.rules:

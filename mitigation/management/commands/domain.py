@@ -6,7 +6,7 @@ from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Mapping
 from typing import Any
 
-from mitigation.management.commands._output import Verbs, actor, now
+from mitigation.management.commands._output import Verbs, actor, cell, now
 from mitigation.models import Domain
 from mitigation.services import domains
 
@@ -17,6 +17,7 @@ class Command(Verbs):
         "add": "let a domain ask for its prefixes",
         "set": "change a domain's policy",
         "list": "the domains there are",
+        "show": "everything about one: what it may ask for, and its policy",
     }
 
     def arguments_add(self, parser: ArgumentParser) -> None:
@@ -35,15 +36,53 @@ class Command(Verbs):
         parser.add_argument("--conflict-policy", choices=Domain.ConflictPolicy.values)
         parser.add_argument("--attack-over-after", type=int, metavar="SECONDS", help="without a drop; 0: never")
         parser.add_argument("--https-over-udp", action=BooleanOptionalAction, help="an https URI means HTTP/3 too")
+        parser.add_argument("--playbook", metavar="NAME", help="what its requests are turned into rules by")
+        parser.add_argument("--allowed-playbooks", nargs="*", metavar="NAME", help="none: all there are")
+        parser.add_argument("--approval", choices=Domain.Approval.values, help="who lets a request be enforced")
+        parser.add_argument("--approval-within", type=int, metavar="SECONDS", help="after that it is withdrawn")
+        parser.add_argument(
+            "--never-block", nargs="*", metavar="PREFIX", help="nothing is dropped there; none: no list"
+        )
+        parser.add_argument("--widest-ipv4", type=int, metavar="LENGTH", help="24: a /23 is refused; 0: no limit")
+        parser.add_argument("--widest-ipv6", type=int, metavar="LENGTH", help="48: a /47 is refused; 0: no limit")
+        parser.add_argument("--maximum-targets", type=int, metavar="N", help="of one request; 0: no limit")
+        parser.add_argument("--maximum-mitigations", type=int, metavar="N", help="at once, over all its clients")
+        parser.add_argument("--maximum-per-minute", type=int, metavar="N", help="new ones; 0: no limit")
+        parser.add_argument("--maximum-lifetime", type=int, metavar="SECONDS", help="what is granted at most")
+        parser.add_argument("--grants-indefinite", action=BooleanOptionalAction, help="lifetime -1 is granted as asked")
+        parser.add_argument("--shadow", action=BooleanOptionalAction, help="everything but installing")
 
     def do_set(self, options: Mapping[str, Any]) -> None:
         values = {name: options[name] for name in domains.CHANGEABLE if options[name] is not None}
         domain = domains.change_domain(options["name"], values, actor=actor(), now=now())
         self.show_one(_values(domain), options, sentence=f"domain {domain} is changed")
 
+    def arguments_show(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", metavar="NAME")
+
+    def do_show(self, options: Mapping[str, Any]) -> None:
+        values = _values(domains.find_domain(options["name"]))
+        self.show_one(
+            values,
+            options,
+            sentence="\n".join(f"{name.replace('_', ' ')}: {cell(value)}" for name, value in values.items()),
+        )
+
     def do_list(self, options: Mapping[str, Any]) -> None:
-        rows = [_values(domain) for domain in Domain.objects.order_by("name").prefetch_related("prefixes", "names")]
+        rows = [_row(domain) for domain in Domain.objects.order_by("name").prefetch_related("prefixes", "names")]
         self.show_rows(rows, options, empty="No domain yet; `manage.py domain add NAME --prefix ...` adds one.")
+
+
+def _row(domain: Domain) -> dict[str, Any]:
+    """The columns of a list; `domain show` has the rest."""
+    values = _values(domain)
+    return {name: values[name] for name in _COLUMNS}
+
+
+_COLUMNS = (
+    "name", "prefixes", "fqdns", "playbook", "maximum_lifetime", "conflict_policy", "attack_over_after",
+    "https_over_udp", "approval", "shadow", "clients",
+)  # fmt: skip
 
 
 def _values(domain: Domain) -> dict[str, Any]:
@@ -51,11 +90,7 @@ def _values(domain: Domain) -> dict[str, Any]:
         "name": domain.name,
         "prefixes": _prefixes(domain),
         "fqdns": [name.fqdn for name in domain.names.all()],
-        "playbook": domain.playbook,
-        "maximum_lifetime": domain.maximum_lifetime,
-        "conflict_policy": domain.conflict_policy,
-        "attack_over_after": domain.attack_over_after,
-        "https_over_udp": domain.https_over_udp,
+        **{field: getattr(domain, field) for field in sorted(domains.CHANGEABLE)},
         "clients": domain.clients.count(),
     }
 

@@ -1,4 +1,4 @@
-"""Mitigations: list, show, stop."""
+"""Mitigations: list, show, approve, stop."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from mitigation.management.commands import _plans
 from mitigation.management.commands._output import Verbs, actor, cell, now
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Status
-from mitigation.services import accept_lists, mitigations
+from mitigation.services import accept_lists, mitigations, shadow
 
 
 class Command(Verbs):
-    help = "List, show and stop mitigations."
+    help = "List, show, approve and stop mitigations."
     verbs = {
         "list": "those that are live",
         "show": "everything about one",
         "stop": "end one at once",
+        "approve": "let one be enforced that needs approval",
+        "reject": "refuse one that needs approval; its client is told",
         "plan": "what a request would do: rules, addresses, overlaps, verdict; nothing is changed",
         "replay": "what the rules of a request would have dropped and passed of a capture",
         "attackers": "say from where it is attacked, so that filters letting that in are found",
@@ -37,6 +39,13 @@ class Command(Verbs):
     def arguments_stop(self, parser: ArgumentParser) -> None:
         self.arguments_show(parser)
         parser.add_argument("--reason", default="stopped by an operator")
+
+    def arguments_approve(self, parser: ArgumentParser) -> None:
+        self.arguments_show(parser)
+
+    def arguments_reject(self, parser: ArgumentParser) -> None:
+        self.arguments_show(parser)
+        parser.add_argument("--reason", required=True, help="for the history")
 
     def arguments_attackers(self, parser: ArgumentParser) -> None:
         self.arguments_show(parser)
@@ -66,6 +75,19 @@ class Command(Verbs):
         mitigations.stop(options["id"], actor=actor(), reason=options["reason"], now=now(), door="command")
         values = {"id": options["id"], "status": int(Status.WITHDRAWN)}
         self.show_one(values, options, sentence=f"mitigation {options['id']} is stopped; its rules go within a second")
+
+    def do_approve(self, options: Mapping[str, Any]) -> None:
+        found = mitigations.approve(options["id"], actor=actor(), now=now(), door="command")
+        values = {"id": options["id"], "approvals": found.given, "needed": found.needed, "approved": found.approved}
+        said = (
+            "is approved; its rules come within a second" if found.approved else "needs another person's approval, too"
+        )
+        self.show_one(values, options, sentence=f"mitigation {options['id']} {said}")
+
+    def do_reject(self, options: Mapping[str, Any]) -> None:
+        mitigations.reject(options["id"], actor=actor(), reason=options["reason"], now=now(), door="command")
+        values = {"id": options["id"], "status": int(Status.WITHDRAWN)}
+        self.show_one(values, options, sentence=f"mitigation {options['id']} is rejected; its client is told")
 
     def do_plan(self, options: Mapping[str, Any]) -> None:
         found = _plans.outlook(options)
@@ -123,12 +145,16 @@ def _details(one: Mitigation) -> dict[str, Any]:
         "playbook": one.playbook,
         "lifetime": one.lifetime,
         "requested_at": one.requested_at,
+        "approved_at": one.approved_at,
+        "approve_by": one.approve_by,
+        "approvals": one.approvals,
         "rendered_at": one.rendered_at,
         "installed_at": one.installed_at,
         "hitting_at": one.hitting_at,
         "ended_at": one.ended_at,
         "problem": one.problem,
         "notes": one.notes,
+        "shadow": estimated.sentence if (estimated := shadow.estimate(one)) else "",
         "attackers": one.attackers,
         "accept_lists": one.accept_lists,
         "rules": [
