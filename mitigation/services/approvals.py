@@ -9,8 +9,9 @@ from mitigation.exceptions import NotByThisPerson, NotFound
 from mitigation.models import Domain, Mitigation
 from mitigation.protocol.status import Happening
 from mitigation.services import locks
-from mitigation.services.history import note, record, subject_of
-from mitigation.services.units import LONGEST, unit_of_work
+from mitigation.services.history import actor_of, note, record, subject_of
+from mitigation.services.overlaps import Neighbours, asker_of, reach_now
+from mitigation.services.units import LONGEST, Unit, unit_of_work
 
 _NEEDED = {Domain.Approval.AUTOMATIC: 1, Domain.Approval.ONE: 1, Domain.Approval.TWO: 2}
 _PEOPLE = {1: "an operator", 2: "two different people"}
@@ -30,11 +31,15 @@ def begin(mitigation: Mitigation, domain: Domain, *, now: datetime) -> list[str]
 
     Returns the fields set.
     """
-    automatic = domain.approval == Domain.Approval.AUTOMATIC
+    automatic = is_automatic(domain)
     mitigation.approvals = []
     mitigation.approved_at = now if automatic else None
     mitigation.approve_by = None if automatic else now + timedelta(seconds=domain.approval_within)
     return ["approvals", "approved_at", "approve_by"]
+
+
+def is_automatic(domain: Domain) -> bool:
+    return domain.approval == Domain.Approval.AUTOMATIC
 
 
 def needed(domain: Domain) -> int:
@@ -44,7 +49,7 @@ def needed(domain: Domain) -> int:
 
 def asked_by(domain: Domain) -> str:
     """What a new request of this domain would wait for; empty where nobody is asked."""
-    if domain.approval == Domain.Approval.AUTOMATIC:
+    if is_automatic(domain):
         return ""
     return f"needs approval by {_PEOPLE[needed(domain)]} within {domain.approval_within} s"
 
@@ -74,6 +79,7 @@ def approve(mitigation_id: int, *, actor: str, now: datetime, door: str = "dashb
             mitigation.approved_at, mitigation.approve_by = now, None
             mitigation.problem = ""
             unit.rules_are_stale()
+            _take_the_place_of_older(mitigation, unit)
         unit.save(mitigation, "approvals", "approved_at", "approve_by", "problem")
         said = f"{given} of {wanted}"
         note(mitigation, "approved", unit=unit, actor=actor, reason=said if wanted > 1 else "")
@@ -101,6 +107,17 @@ def reject(mitigation_id: int, *, actor: str, reason: str, now: datetime, door: 
             before=before,
             after={"status": mitigation.status, "reason": reason},
         )
+
+
+def _take_the_place_of_older(mitigation: Mitigation, unit: Unit) -> None:
+    """What its client meant it to replace stood until now (RFC 9132, section 4.4.1.3)."""
+    reach = reach_now(mitigation)
+    near = Neighbours([reach], [mitigation.domain_id], known=[mitigation])
+    for shared in near.overlapping(asker_of(mitigation), reach, besides=mitigation).own:
+        other = shared.mitigation
+        if other.trigger_mitigation == mitigation.trigger_mitigation and other.mid < mitigation.mid:
+            reason = f"replaced by mid {mitigation.mid}"
+            record(other, Happening.OVERRIDDEN, unit=unit, actor=actor_of(other.client), reason=reason)
 
 
 def run_out(mitigation: Mitigation) -> str:

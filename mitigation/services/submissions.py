@@ -257,10 +257,12 @@ class _Batch:
                 ),
             )
         waits = self._judge(domain, overlapped.others) if request.trigger_mitigation else None
-        self._quotas.take(domain, replaced=len(same))
+        # What waits for approval leaves what is approved where it is, so that approval takes no protection away.
+        replaced = [other for other in same if approvals.is_automatic(domain) or other.approved_at is None]
+        self._quotas.take(domain, replaced=len(replaced))
         self._register_cuid(client, request)
         mitigation = self._row(client, request, scope, waits)
-        for other in same:
+        for other in replaced:
             self._override(other, by=request.mid)
         if mitigation.is_active and mitigation.approved_at is not None:
             self._preempt([other for other in own if other not in same], by=request.mid)
