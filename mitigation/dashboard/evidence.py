@@ -45,9 +45,13 @@ class PointEvidence:
 
 @dataclass(slots=True)
 class Evidence:
-    """`may_enforce`: whether any enabled point of this server touches traffic at all."""
+    """`may_enforce`: whether any enabled point of this server touches traffic at all.
+
+    `in_shadow`: by its domain's policy this mitigation does not.
+    """
 
     may_enforce: bool
+    in_shadow: bool = False
     points: list[PointEvidence] = field(default_factory=list)
 
     @property
@@ -56,9 +60,17 @@ class Evidence:
 
     @property
     def is_dry(self) -> bool:
+        if self.in_shadow:
+            return True
         if self.points:
             return not any(point.enforces for point in self.points)
         return not self.may_enforce
+
+    @property
+    def why_dry(self) -> str:
+        if self.in_shadow:
+            return "Shadow mode: only rules that count are installed"
+        return "Dry run: no rule is installed anywhere"
 
     @property
     def counts(self) -> bool:
@@ -125,8 +137,9 @@ def may_enforce() -> bool:
 
 
 def gather(mitigations: Collection[Mitigation]) -> dict[int, Evidence]:
+    """Each mitigation with its domain already loaded."""
     enforcing = may_enforce()
-    found = {mitigation.pk: Evidence(enforcing) for mitigation in mitigations}
+    found = {mitigation.pk: Evidence(enforcing, mitigation.domain.shadow) for mitigation in mitigations}
     points: dict[tuple[int, int], PointEvidence] = {}
     for row in _rows(found):
         key = (row["mitigation_id"], row["rule__point_id"])

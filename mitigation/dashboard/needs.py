@@ -82,6 +82,7 @@ def _mitigation(mitigation: Mitigation, state: State, rates: Rates | None, now: 
     since = mitigation.approved_at or mitigation.requested_at
     arrives = f" {formats.bit_rate(rates.bits)} arrives." if rates and rates.bits else ""
     url = reverse("mitigation", args=[mitigation.pk])
+    waits = mitigation.needs_approval
     return Need(
         key=f"mitigation-{mitigation.pk}",
         shape=state.shape,
@@ -91,9 +92,13 @@ def _mitigation(mitigation: Mitigation, state: State, rates: Rates | None, now: 
         subject_url=url,
         whom=mitigation.domain.name,
         means=_sentence(state.detail) + arrives,
-        effect="Shows which step of its proof failed, at which point and why.",
-        action="Open",
-        action_url=url,
+        effect=(
+            "Shows what would be enforced, and asks first."
+            if waits
+            else "Shows which step of its proof failed, at which point and why."
+        ),
+        action="Approve…" if waits else "Open",
+        action_url=reverse("approve", args=[mitigation.pk]) if waits else url,
         rank=state.rank,
         since=formats.milliseconds(since),
         since_text=formats.ago((now - since).total_seconds()),

@@ -10,6 +10,7 @@ from mitigation.dashboard.evidence import Evidence
 from mitigation.dashboard.states import EXPECTED_WITHIN
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Status
+from mitigation.services import approvals
 
 # Drivers whose reading back is the equipment's own word about what it enforces.
 _READS_BACK = frozenset({"nftables"})
@@ -61,8 +62,11 @@ def chain(mitigation: Mitigation, evidence: Evidence, now: datetime) -> Chain:
 def _approved(mitigation: Mitigation) -> Step:
     if mitigation.approved_at is None:
         waits = "waits for the session to be lost" if mitigation.status == Status.SIGNAL_LOSS else "nobody has yet"
+        if mitigation.needs_approval:
+            waits = approvals.waits_for(mitigation).removeprefix("needs approval ")
         return Step("Approved", "todo", evidence=waits)
-    return Step("Approved", "done", when=_after(mitigation, mitigation.approved_at), evidence="inside its own prefixes")
+    by = " and ".join(one["by"] for one in mitigation.approvals) or "inside its own prefixes"
+    return Step("Approved", "done", when=_after(mitigation, mitigation.approved_at), evidence=by)
 
 
 def _rendered(mitigation: Mitigation, evidence: Evidence) -> Step:
@@ -76,7 +80,10 @@ def _rendered(mitigation: Mitigation, evidence: Evidence) -> Step:
 
 def _installed(mitigation: Mitigation, evidence: Evidence, now: datetime) -> Step:
     if evidence.is_dry and mitigation.rendered_at is not None:
-        return Step("Installed", "todo", evidence="dry run: put nowhere")
+        where = "shadow mode: only counting" if evidence.in_shadow else "dry run: put nowhere"
+        return Step("Installed", "todo", evidence=where)
+    if mitigation.needs_approval:
+        return Step("Installed", "todo", evidence="waits for approval")
     at = f"{evidence.installed_at} of {len(evidence.points)}" if evidence.points else ""
     if mitigation.installed_at is not None:
         kind = "part" if evidence.points and evidence.installed_at < len(evidence.points) else "done"

@@ -70,6 +70,18 @@ class MitigationRow:
         return reverse("stop", args=[self.pk])
 
     @property
+    def approve_url(self) -> str:
+        return reverse("approve", args=[self.pk])
+
+    @property
+    def reject_url(self) -> str:
+        return reverse("reject", args=[self.pk])
+
+    @property
+    def needs_approval(self) -> bool:
+        return self.mitigation.needs_approval
+
+    @property
     def dropped_total(self) -> Figure:
         if self.mitigation.dropped_octets is None:
             return Figure(formats.NO_COUNTERS)
@@ -136,7 +148,9 @@ def share_of(rates: traffic.Rates | None, known: evidence.Evidence) -> Figure:
 def version(mitigation: Mitigation) -> str:
     """Changes when what an operator would decide about changes; a dialog that is open then asks again."""
     moments = (mitigation.ends_at, mitigation.ended_at)
-    return "-".join((str(mitigation.status), *(str(formats.milliseconds(at)) if at else "" for at in moments)))
+    approved = f"{len(mitigation.approvals)}{'' if mitigation.approved_at else 'w'}"
+    times = (str(formats.milliseconds(at)) if at else "" for at in moments)
+    return "-".join((str(mitigation.status), *times, approved))
 
 
 def target_of(scope: dict[str, Any]) -> tuple[str, int]:
@@ -169,13 +183,20 @@ def narrowing(scope: dict[str, Any]) -> str:
 def countdown(mitigation: Mitigation, now: datetime) -> Countdown:
     if mitigation.ended_at is not None:
         return Countdown(None, None, formats.moment(mitigation.ended_at, now))
+    if mitigation.needs_approval and mitigation.approve_by is not None:
+        return _until(mitigation.approve_by, mitigation.domain.approval_within, now)
     remaining = mitigation.remaining(now)
     if remaining == INDEFINITE:
         return Countdown(None, None, "no end")
     until = mitigation.ends_at or mitigation.expires_at
     if until is None:
         return Countdown(None, None, "")
-    whole = mitigation.last_grace if mitigation.is_ending else mitigation.lifetime
+    return _until(until, mitigation.last_grace if mitigation.is_ending else mitigation.lifetime, now)
+
+
+def _until(until: datetime, whole: int, now: datetime) -> Countdown:
+    """`whole` is what the bar is long, in seconds."""
+    remaining = max(0, round((until - now).total_seconds()))
     start = formats.milliseconds(until) - 1000 * whole
     filled = 56.0 * min(1.0, remaining / whole) if whole > 0 else 0.0
     return Countdown(formats.milliseconds(until), start, formats.left(remaining), remaining < SOON, f"{filled:.1f}")

@@ -9,6 +9,7 @@ from mitigation.dashboard.evidence import Evidence
 from mitigation.models import Mitigation, Session
 from mitigation.protocol.constants import HEARTBEAT_INTERVAL, MISSING_HB_ALLOWED
 from mitigation.protocol.status import Status
+from mitigation.services import approvals, shadow
 
 # Rules are expected on the equipment this long after the approval, in seconds; later it is a broken promise.
 EXPECTED_WITHIN = 1.0
@@ -40,6 +41,8 @@ def of_mitigation(mitigation: Mitigation, evidence: Evidence, now: datetime) -> 
             return State("Ending", "ending", detail="Its rules are being removed.", rank=8)
         by = "Withdrawn by the server" if status is Status.WITHDRAWN else ""
         return State("Ended", "ended", detail=": ".join(filter(None, (by, mitigation.status_reason))), rank=9)
+    if mitigation.needs_approval:
+        return State("Needs approval", "question", "warn", _sentence(approvals.waits_for(mitigation)), rank=1)
     match status:
         case Status.SIGNAL_LOSS:
             return State("Approved", "approved", detail="Standby: it starts when the session is lost.", rank=7)
@@ -51,6 +54,8 @@ def of_mitigation(mitigation: Mitigation, evidence: Evidence, now: datetime) -> 
 
 
 def _enforcement(mitigation: Mitigation, evidence: Evidence, now: datetime) -> State:
+    if evidence.in_shadow and mitigation.rendered_at is not None:
+        return State("Shadow", "dry", "warn", _sentence(shadow.SAID), rank=4)
     if evidence.is_dry and mitigation.rendered_at is not None:
         return State("Dry run", "dry", "warn", "Rules are computed and shown, then put nowhere.", rank=4)
     if mitigation.status == Status.EXCEEDED or mitigation.problem:
@@ -62,6 +67,10 @@ def _enforcement(mitigation: Mitigation, evidence: Evidence, now: datetime) -> S
     if mitigation.hitting_at is not None:
         return State("Hitting", "hitting", "good", rank=2)
     return State("Installed", "installed", rank=3)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _not_enforced(why: str) -> State:

@@ -39,7 +39,7 @@ class Effect:
 def stop(request: HttpRequest, pk: int) -> HttpResponse:
     """The question as a page of its own, or (`?dialog`) as the content of a dialog; a POST acts."""
     now = timezone.now()
-    row = _row(pk, now)
+    row = row_of(pk, now)
     if request.method != "POST":
         return _ask(request, row, now)
     if not row.can_stop:
@@ -57,7 +57,7 @@ def stop(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("mitigation", pk)
 
 
-def _row(pk: int, now: datetime) -> MitigationRow:
+def row_of(pk: int, now: datetime) -> MitigationRow:
     mitigation = Mitigation.objects.select_related("client", "domain").filter(pk=pk).first()
     if mitigation is None:
         raise Http404(f"There is no mitigation {pk}.")
@@ -92,7 +92,7 @@ def _rules(row: MitigationRow) -> tuple[int, int]:
 
 def _rules_sentence(row: MitigationRow, leaving: int, staying: int) -> str:
     if row.evidence.is_dry:
-        return "Dry run: no rule is installed anywhere, so no traffic changes."
+        return f"{row.evidence.why_dry}, so no traffic changes."
     if not leaving and not staying:
         return "No rule of it is installed, so no traffic changes."
     points = formats.plural(len(row.evidence.points), "point")

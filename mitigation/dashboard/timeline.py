@@ -57,6 +57,9 @@ def _event(step: Transition, mitigation: Mitigation, now: datetime) -> Event:
         happening = None
     words = _WORDS.get(happening) if happening else None
     tone = "bad" if happening in _BAD else "human" if step.actor.startswith("operator") else ""
+    if step.happening == "approved":
+        words = f"Approved, {step.reason}" if step.reason else "Approved"
+        return Event(step.at, formats.moment(step.at, now), words, actor, tone, rank=1)
     words = words or f"{step.happening.replace('-', ' ').capitalize()}: now {_status(step.new)}"
     return Event(step.at, formats.moment(step.at, now), words, " · ".join(filter(None, (actor, step.reason))), tone)
 
@@ -74,7 +77,7 @@ def _requested(mitigation: Mitigation, actor: str, now: datetime, at: datetime |
 def _proof(mitigation: Mitigation, evidence: Evidence, now: datetime, *, without_installation: bool) -> list[Event]:
     where = f" at {evidence.where}" if evidence.where else ""
     steps = (
-        (mitigation.approved_at, "Approved", "inside the domain's own prefixes"),
+        (None if mitigation.approvals else mitigation.approved_at, "Approved", "inside the domain's own prefixes"),
         (mitigation.rendered_at, f"Rendered by playbook {mitigation.playbook}", "enforcer"),
         (None if without_installation else mitigation.installed_at, f"Installed{where}", "enforcer, read back"),
         (mitigation.hitting_at, f"First packet dropped{where}", "counters of drop rules"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from mitigation.dashboard import stopping, switches, views
+from mitigation.dashboard import approving, stopping, switches, views
 from mitigation.dashboard.consumers import LiveConsumer
 
 urlpatterns = [
@@ -13,6 +13,8 @@ urlpatterns = [
     path("mitigations/", views.show, {"page": "mitigations"}, name="mitigations"),
     path("mitigations/<int:pk>/", views.show, {"page": "mitigation"}, name="mitigation"),
     path("mitigations/<int:pk>/stop/", stopping.stop, name="stop"),
+    path("mitigations/<int:pk>/approve/", approving.decide, {"verb": "approve"}, name="approve"),
+    path("mitigations/<int:pk>/reject/", approving.decide, {"verb": "reject"}, name="reject"),
     path("sessions/", views.show, {"page": "sessions"}, name="sessions"),
     path("domains/", views.show, {"page": "domains"}, name="domains"),
     path("domains/<int:pk>/", views.show, {"page": "domain"}, name="domain"),

@@ -60,6 +60,11 @@ def waits_for(mitigation: Mitigation) -> str:
     return f"needs approval by {people}" + (f"; {mitigation.approvals[0]['by']} has approved" if given else "")
 
 
+def has_spoken(mitigation: Mitigation, actor: str) -> bool:
+    """Whether this person, as far as can be told, has approved it already."""
+    return any(_may_be_one_person(actor, one["by"]) for one in mitigation.approvals)
+
+
 def approve(mitigation_id: int, *, actor: str, now: datetime, door: str = "dashboard") -> Approval:
     """One person lets it be enforced; its rules follow when enough have.
 
@@ -69,7 +74,7 @@ def approve(mitigation_id: int, *, actor: str, now: datetime, door: str = "dashb
         mitigation = _waiting(mitigation_id, now)
         wanted = needed(mitigation.domain)
         by = [one["by"] for one in mitigation.approvals]
-        if not any(_may_be_one_person(actor, other) for other in by):
+        if not has_spoken(mitigation, actor):
             mitigation.approvals = [*mitigation.approvals, {"by": actor[:LONGEST], "at": now.isoformat()}]
         elif len(by) < wanted:
             raise NotByThisPerson(f"{by[0]} has approved it already; another person must, too")

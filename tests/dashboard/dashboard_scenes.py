@@ -8,6 +8,7 @@ import dashboard_cast as cast
 
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Status
+from mitigation.services.shadow import SAID as said_of_shadow
 
 
 def first_day(now: datetime, *, enforces: bool = False) -> None:
@@ -59,6 +60,39 @@ def under_attack(now: datetime, *, broken: bool = True) -> list[Mitigation]:
         lost.save()
         made.append(lost)
     return made
+
+
+def waiting(now: datetime) -> list[Mitigation]:
+    """One is hit; one waits for the second of two people, one for the first; a fourth one is in shadow mode."""
+    alice, bob, carol, dave = _people(now)
+    point = cast.point(now=now)
+    first = cast.mitigation(alice, now=now, mid=20417)
+    cast.install(first, point, now=now)
+    cast.attack(first, now=now, dropped=27.3e9, passed=306e6)
+    made = [first]
+    for client, approval, prefix, given in (
+        (bob, "two", "203.0.113.9/32", True),
+        (carol, "one", "2001:db8:40::/64", False),
+    ):
+        _policy(client.domain, approval=approval, approval_within=900, widest_ipv4=28, widest_ipv6=64)
+        one = cast.mitigation(client, prefix, now=now, mid=4, age=160, approved_at=None)
+        one.approve_by = now + timedelta(seconds=740)
+        one.approvals = [{"by": "operator bea", "at": now.isoformat()}] if given else []
+        one.save()
+        made.append(one)
+    _policy(dave.domain, shadow=True, maximum_per_minute=30, maximum_targets=8, never_block=["192.0.2.1/32"])
+    shadow = cast.mitigation(dave, "192.0.2.9/32", now=now, mid=11, age=300, status=Status.EXCEEDED)
+    cast.rules(shadow, point, now=now, state="shadow")
+    shadow.rules.filter(drops=False).update(state="installed", read_at=now, packets=81_200, octets=41_000_000)
+    shadow.rendered_at, shadow.problem = now - timedelta(seconds=299), said_of_shadow
+    shadow.passed_packets, shadow.passed_octets, shadow.counted_at = 81_200, 41_000_000, now
+    shadow.save()
+    return [*made, shadow]
+
+
+def _policy(domain: cast.Domain, **values: object) -> None:
+    cast.Domain.objects.filter(pk=domain.pk).update(**values)
+    domain.refresh_from_db()
 
 
 def dry_run(now: datetime) -> Mitigation:

@@ -378,7 +378,7 @@ def test_pages_read_without_scripts(attack: list[Mitigation], served: Served, op
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "viewport"), [("desk", DESK), ("phone", PHONE)])
-@pytest.mark.parametrize("scene", [scenes.under_attack, scenes.quiet, scenes.dry_run, scenes.first_day])
+@pytest.mark.parametrize("scene", [scenes.under_attack, scenes.waiting, scenes.quiet, scenes.dry_run, scenes.first_day])
 def test_pages_are_accessible_and_fit(
     scene: Any, width: str, viewport: dict[str, int], served: Served, operator: User
 ) -> None:
@@ -404,6 +404,8 @@ def _paths() -> list[str]:
     domain = cast.Domain.objects.first()
     found = Mitigation.objects.order_by("pk").values_list("pk", flat=True)
     some = [f"/mitigations/{pk}/" for pk in (list(found)[:1] + list(found)[-1:])]
+    waiting = Mitigation.objects.filter(approve_by__isnull=False).order_by("pk").values_list("pk", flat=True)
+    some += [f"/mitigations/{pk}/{page}" for pk in waiting[:1] for page in ("", "approve/", "reject/")]
     return [
         "/",
         "/mitigations/",

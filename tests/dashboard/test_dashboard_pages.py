@@ -144,7 +144,7 @@ def test_pages_are_strict_and_stay_on_this_server(path: str, browser_client: Cli
 
 
 def test_every_page_answers_in_every_situation(browser_client: Client, now: datetime) -> None:
-    for scene in (scenes.under_attack, scenes.quiet, scenes.dry_run):
+    for scene in (scenes.under_attack, scenes.waiting, scenes.quiet, scenes.dry_run):
         cast.Domain.objects.all().delete()
         EnforcementPoint.objects.all().delete()
         scene(now)

@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db.models import Count, Q
 from django.http import Http404
 
-from mitigation.dashboard import formats, rows
+from mitigation.dashboard import formats, policy, rows
 from mitigation.dashboard.needs import CERTIFICATE_WARNING
 from mitigation.dashboard.pages.base import Context, Page, Rows
 from mitigation.dashboard.states import State
@@ -88,7 +88,7 @@ def build_domain(now: datetime, query: Mapping[str, str], *, pk: int) -> Context
     live = Mitigation.objects.live().filter(domain=domain).select_related("client", "domain").order_by("-requested_at")
     return {
         "domain": domain,
-        "lifetime": formats.left(domain.maximum_lifetime),
+        "policy": policy.words(domain),
         "clients": [_client(client, now) for client in clients],
         "rows": rows.build(list(live[:50]), now),
         "live_count": live.count(),

@@ -17,6 +17,7 @@ from mitigation.dashboard.pages.base import Context, Page
 from mitigation.dashboard.rows import Countdown, MitigationRow
 from mitigation.models import Mitigation, Rule
 from mitigation.protocol.status import Status
+from mitigation.services import shadow
 
 
 def build(now: datetime, query: Mapping[str, str], *, pk: int) -> Context:
@@ -44,6 +45,7 @@ def build(now: datetime, query: Mapping[str, str], *, pk: int) -> Context:
         "looked_at": formats.milliseconds(looked) if looked else None,
         "looked_text": formats.ago((now - looked).total_seconds()) if looked else "",
         "stop_effect": _stop_effect(row),
+        "estimate": estimated.sentence if (estimated := shadow.estimate(mitigation)) else "",
         "told": f"{mitigation.status}, {_status_words(mitigation)}",
         "other_prefixes": mitigation.scope.get("target-prefix", ())[1:],
     }
@@ -73,7 +75,7 @@ def _rules_words(row: MitigationRow) -> str:
 
 def _stop_effect(row: MitigationRow) -> str:
     if row.evidence.is_dry:
-        return "Dry run: nothing is installed, so no traffic changes. Asks first."
+        return f"{row.evidence.why_dry}, so no traffic changes. Asks first."
     if row.rates and row.rates.dropped_bits:
         more = formats.bit_rate(row.rates.dropped_bits)
         return f"Its rules leave at once: about {more} reaches {row.target} again, if the attack goes on. Asks first."
@@ -115,6 +117,9 @@ def _clock(row: MitigationRow, now: datetime) -> Clock:
     if mitigation.status == Status.WITHDRAWN and mitigation.ends_at is not None:
         until = f"until {formats.moment(mitigation.ends_at, now)} its client is told"
         return Clock(replace(row.countdown, is_soon=False), until, "The server withdrew it: its rules leave at once.")
+    if mitigation.needs_approval and mitigation.approve_by is not None:
+        at = formats.moment(mitigation.approve_by, now)
+        return Clock(row.countdown, f"left to approve it, until {at}", "Then the server withdraws it.")
     if mitigation.ends_at is not None:
         at = formats.moment(mitigation.ends_at, now)
         return Clock(row.countdown, f"until its rules leave, {at}", "The client may ask for it again until then.")
@@ -183,6 +188,8 @@ def _says(found: list[RuleRow]) -> tuple[str, str]:
         return "installed", "icons/proof-done.svg"
     if states == {"rendered"}:
         return "dry run: put nowhere", "icons/proof-todo.svg"
+    if states == {"rendered", "installed"}:
+        return "shadow mode: only what counts is installed", "icons/proof-todo.svg"
     if "failed" in states:
         return "failed", "icons/proof-fail.svg"
     installed = sum(row.state == "installed" for row in found)

@@ -1,0 +1,57 @@
+"""A domain's policy in words."""
+
+from __future__ import annotations
+
+from mitigation.dashboard import formats
+from mitigation.models import Domain
+
+_APPROVAL = {
+    Domain.Approval.AUTOMATIC: "automatic, inside its own prefixes and this policy",
+    Domain.Approval.ONE: "by an operator",
+    Domain.Approval.TWO: "by two different people",
+}
+
+
+def words(domain: Domain) -> list[tuple[str, str]]:
+    """Term and sentence, what matters most first."""
+    found = [("Approval", _approval(domain)), ("Playbook", _playbook(domain))]
+    if domain.shadow:
+        found.insert(0, ("Shadow mode", "rules are rendered and shown; nothing that touches traffic is installed"))
+    found += [
+        ("Longest lifetime", _lifetime(domain)),
+        ("At most", _quota(domain)),
+        ("In one request", _request(domain)),
+        ("Never block", ", ".join(domain.never_block) or "nothing written down"),
+    ]
+    return found + ([("Contact", domain.contact)] if domain.contact else [])
+
+
+def _approval(domain: Domain) -> str:
+    said = _APPROVAL[Domain.Approval(domain.approval)]
+    if domain.approval == Domain.Approval.AUTOMATIC:
+        return said
+    return f"{said}, within {formats.left(domain.approval_within)}; then it is withdrawn"
+
+
+def _playbook(domain: Domain) -> str:
+    others = [name for name in domain.allowed_playbooks if name != domain.playbook]
+    if not domain.allowed_playbooks:
+        return domain.playbook
+    return f"{domain.playbook}; {', '.join(others)} allowed" if others else f"{domain.playbook}, no other"
+
+
+def _lifetime(domain: Domain) -> str:
+    indefinite = ", without end if asked" if domain.grants_indefinite else ""
+    return f"{formats.left(domain.maximum_lifetime)}{indefinite}"
+
+
+def _quota(domain: Domain) -> str:
+    a_minute = f", {domain.maximum_per_minute:,} new a minute" if domain.maximum_per_minute else ""
+    return f"{domain.maximum_mitigations:,} mitigations at once{a_minute}"
+
+
+def _request(domain: Domain) -> str:
+    targets = formats.plural(domain.maximum_targets, "target") if domain.maximum_targets else "any number of targets"
+    limits = ((domain.widest_ipv4, "IPv4"), (domain.widest_ipv6, "IPv6"))
+    widths = [f"/{length} ({family})" for length, family in limits if length]
+    return f"{targets}, no prefix wider than {' or '.join(widths)}" if widths else f"{targets}, prefixes of any width"
