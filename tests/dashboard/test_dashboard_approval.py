@@ -188,7 +188,7 @@ def test_shadow_mode_is_said_with_its_estimate(browser_client: Client, now: date
 
     said = text(browser_client, f"/mitigations/{shadow.pk}/")
     assert "Shadow mode: its rules are shown, and none that touches traffic is installed." in said
-    assert "at most 81,200 packets (41,000,000 octets) would have been dropped" in said
+    assert "At most 81,200 packets (41,000,000 octets) would have been dropped" in said
     assert "shadow mode: only what counts is installed" in said
     stop = text(browser_client, f"/mitigations/{shadow.pk}/stop/")
     assert "Shadow mode: only rules that count are installed, so no traffic changes." in stop
