@@ -34,7 +34,8 @@ _ONCE = frozenset(
     {OptionNumber.URI_HOST, OptionNumber.URI_PORT, OptionNumber.ACCEPT, OptionNumber.BLOCK2, OptionNumber.BLOCK1}
 )
 
-# Seven exponents of block size are defined; the eighth is reserved over UDP (RFC 7959, section 2.2).
+# Seven exponents of block size are defined; the eighth is reserved over UDP (RFC 7959, section 2.2), and over TCP
+# stands for several blocks of 1024 in one message, which our CSM announces (BERT; RFC 8323, section 6).
 LARGEST_BLOCK_EXPONENT = 6
 
 
@@ -51,7 +52,7 @@ def check(request: Message) -> None:
             raise BadOption(f"option {int(number)} is given twice")
         seen.add(number)
     for name, block in (("Block2", request.opt.block2), ("Block1", request.opt.block1)):
-        if block is not None and block.size_exponent > LARGEST_BLOCK_EXPONENT:
+        if block is not None and block.size_exponent > LARGEST_BLOCK_EXPONENT and request.remote.transport == "udp":
             raise MalformedRequest(f"{name} has the reserved size exponent 7")
 
 

@@ -14,7 +14,7 @@ from channels.db import database_sync_to_async
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Mitigation
 from mitigation.protocol import messages, paths
-from mitigation.protocol.constants import CONTENT_FORMAT, NOTIFICATION_PERIOD
+from mitigation.protocol.constants import CONTENT_FORMAT
 from mitigation.protocol.messages import Content
 from mitigation.services.mitigations import Granted, Outcome, Refused, Submission, Withdrawal
 from mitigation.signal_channel import options, reports
@@ -23,8 +23,6 @@ from mitigation.signal_channel.book import Identity
 from mitigation.signal_channel.observers import Observers, State
 from mitigation.signal_channel.representation import Snapshots, content
 from mitigation.signal_channel.statuses import Key, Statuses
-
-MAX_AGE = int(NOTIFICATION_PERIOD)
 
 
 class Writer(Protocol):
@@ -100,14 +98,14 @@ class Mitigate:
         if path.cuid is None:
             raise MalformedRequest("the path lacks cuid")
         if (begun := self._snapshots.find(request)) is not None:
-            return content(request, begun, max_age=MAX_AGE)
+            return content(request, begun, max_age=int(self._observers.period))
         key = (identity.client_id, path.cdid or "", path.cuid, path.mid)
         found = await self._statuses.find(key)
         if not found.rows:
             raise NotFound("there is no such mitigation" if path.mid is not None else "there is no mitigation")
         part = _part_asked_for(request)
         payload = found.encode(now=self._now(), part=part)
-        answer = content(request, payload, max_age=MAX_AGE)
+        answer = content(request, payload, max_age=int(self._observers.period))
         self._snapshots.keep(request, answer, payload)
         if not self._wants_to_observe(request, identity):
             return answer
@@ -116,7 +114,8 @@ class Mitigate:
 
     def _wants_to_observe(self, request: Message, identity: Identity) -> bool:
         later_block = request.opt.block2 is not None and request.opt.block2.block_number > 0
-        return request.opt.observe == 0 and not later_block and self._observers.has_room(identity.client_id)
+        has_room = self._observers.has_room(identity.client_id, request.remote.session_id)
+        return request.opt.observe == 0 and not later_block and has_room
 
     async def _state(self, key: Key, part: Content) -> State:
         """What an observer is told now. The last word on one mitigation is its final status, then 4.04."""
