@@ -131,7 +131,7 @@ class Peer:
 
     def __init__(self, files: Files, port: int, *, cuid: str = "", transport: Transport = "udp") -> None:
         self.files = files
-        self.cuid = cuid or files.name.split(".")[0]
+        self.cuid = cuid or files.name  # nobody else's, as each domain has a name of its own
         self.transport = transport
         self._port = port
         self._mids = itertools.count(1)

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.harness.console import Console
+from tests.harness.console import console as open_console
 from tests.harness.product import Cast, Product
 from tests.harness.wire import Peer, peer
 
@@ -24,6 +26,13 @@ Join = Callable[..., Peer]
 @pytest.fixture(scope="session")
 def _casts() -> deque[Cast]:
     return deque()
+
+
+@pytest.fixture(scope="session")
+def console(product: Product) -> Iterator[Console]:
+    """Another process on the product's database."""
+    with open_console(product) as opened:
+        yield opened
 
 
 @pytest.fixture
