@@ -146,7 +146,7 @@ class Peer:
     def close(self) -> None:
         """End the session as a client that goes away does, with close_notify."""
         for request in self._watching:
-            self._loop.call_soon_threadsafe(request.observation.cancel)
+            self._loop.call_soon_threadsafe(_cancel, request.observation)
         self._wait(self._context.shutdown())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
@@ -249,6 +249,11 @@ class Peer:
         except aiocoap.error.Error:
             pass
         watch.add(None)
+
+
+def _cancel(observation: Any) -> None:
+    if not observation.cancelled:  # the server may have ended it
+        observation.cancel()
 
 
 @contextmanager

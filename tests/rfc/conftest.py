@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness.console import Console
 from tests.harness.console import console as open_console
-from tests.harness.product import Cast, Product
+from tests.harness.product import Cast, Product, running
 from tests.harness.wire import Peer, peer
 
 CASTS_AT_ONCE = 24
@@ -67,6 +67,47 @@ def bob(join: Join) -> Peer:
 @pytest.fixture
 def mallory(join: Join) -> Peer:
     return join("mallory")
+
+
+@pytest.fixture(scope="session")
+def hasty() -> Iterator[Product]:
+    """An instance that waits for seconds where the standards' defaults are minutes."""
+    quick = {
+        "DOTS_NOTIFICATION_PERIOD": "7",
+        "DOTS_TERMINATING_PERIOD": "3",
+        "DOTS_SESSION_LOSS_AFTER": "3",
+        "DOTS_NFT_TABLE": "dots_hasty",
+    }
+    with running(environment=quick) as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def hasty_console(hasty: Product) -> Iterator[Console]:
+    with open_console(hasty) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def _hasty_casts() -> deque[Cast]:
+    return deque()
+
+
+@pytest.fixture
+def hasty_cast(hasty: Product, _hasty_casts: deque[Cast]) -> Cast:
+    if not _hasty_casts:
+        _hasty_casts.extend(hasty.new_casts(CASTS_AT_ONCE))
+    return _hasty_casts.popleft()
+
+
+@pytest.fixture
+def hasty_join(hasty: Product, hasty_cast: Cast) -> Iterator[Join]:
+    with ExitStack() as stack:
+
+        def do(role: str, **how: Any) -> Peer:
+            return stack.enter_context(peer(getattr(hasty_cast, role), hasty.signal_port, **how))
+
+        yield do
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
