@@ -37,6 +37,7 @@ class State:
 
 
 Read = Callable[[], Awaitable[State]]
+Told = Callable[[Message, bytes], None]  # a notification, and the whole body that it is the first block of
 
 
 class Observers:
@@ -63,12 +64,12 @@ class Observers:
             for observation in self._by_key.get(key, ()):
                 observation.changed.set()
 
-    async def serve(self, key: Key, pipe: Pipe, first: Message, read: Read) -> None:
+    async def serve(self, key: Key, pipe: Pipe, first: Message, read: Read, told: Told = lambda *_: None) -> None:
         """Answer the registration and stay until the peer loses interest or nothing more will come.
 
         Ends by cancellation when the peer cancels, answers RST, registers the same token again or its session ends.
         """
-        observation = Observation(pipe, read, self.period)
+        observation = Observation(pipe, read, told, self.period)
         self._add(key, observation)
         try:
             await observation.run(first)
@@ -94,9 +95,10 @@ class Observers:
 class Observation:
     """One registration."""
 
-    def __init__(self, pipe: Pipe, read: Read, period: float) -> None:
+    def __init__(self, pipe: Pipe, read: Read, told: Told, period: float) -> None:
         self._pipe = pipe
         self._read = read
+        self._told = told
         self._period = period
         self.session_id: int = pipe.request.remote.session_id
         self.changed = asyncio.Event()
@@ -130,6 +132,7 @@ class Observation:
             max_age=int(self._period),
             largest_exponent=self._pipe.request.remote.maximum_block_size_exp,
         )
+        self._told(message, payload)
         self._send(message, is_last=False)
 
     def _finish(self, state: State) -> None:

@@ -236,19 +236,22 @@ class Peer:
     async def _ask(self, message: Message) -> Reply:
         request = self._context.request(message, handle_blockwise=False)
         answer = await asyncio.wait_for(request.response, PATIENCE)
-        return Reply(answer.code.dotted, answer, time.monotonic())
+        return _reply(answer)
 
     async def _watch(self, message: Message, watch: Watch) -> None:
         request = self._context.request(message, handle_blockwise=False)
         self._watching.append(request)
         answer = await asyncio.wait_for(request.response, PATIENCE)
-        watch.add(Reply(answer.code.dotted, answer, time.monotonic()))
-        try:
-            async for notification in request.observation:
-                watch.add(Reply(notification.code.dotted, notification, time.monotonic()))
-        except aiocoap.error.Error:
-            pass
-        watch.add(None)
+        watch.add(_reply(answer))
+        # Not by iteration, which forgets the last word when the end comes with it.
+        request.observation.register_callback(
+            lambda notification: watch.add(_reply(notification)), _suppress_deprecation=True
+        )
+        request.observation.register_errback(lambda error: watch.add(None), _suppress_deprecation=True)
+
+
+def _reply(message: Message) -> Reply:
+    return Reply(message.code.dotted, message, time.monotonic())
 
 
 def _cancel(observation: Any) -> None:

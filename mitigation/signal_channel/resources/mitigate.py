@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from aiocoap import Code, Message
@@ -109,7 +110,9 @@ class Mitigate:
         self._snapshots.keep(request, answer, payload)
         if not self._wants_to_observe(request, identity):
             return answer
-        await self._observers.serve(key, pipe, answer, lambda: self._state(key, part))
+        # The rest of a long notification is fetched by GET, block by block, and must be of the same state.
+        keep = partial(self._snapshots.keep, request)
+        await self._observers.serve(key, pipe, answer, lambda: self._state(key, part), keep)
         return None
 
     def _wants_to_observe(self, request: Message, identity: Identity) -> bool:
