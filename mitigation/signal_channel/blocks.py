@@ -50,7 +50,8 @@ class Blocks:
         key = (request.remote.session_id, tuple(request.opt.uri_path))
         body = self._begin(key) if block.block_number == 0 else self._known(key, block.start)
         body.octets += request.payload
-        if len(body.octets) > MAXIMUM_OCTETS:
+        announced = request.opt.size1 or 0
+        if max(len(body.octets), announced) > MAXIMUM_OCTETS:
             del self._unfinished[key]
             raise TooLarge(f"the body is larger than {MAXIMUM_OCTETS} octets; send several requests")
         if block.more:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -13,9 +16,10 @@ from typing import Any
 import cbor2
 import pytest
 
+from tests.flows.durability_state import processes
 from tests.harness.console import Console
 from tests.harness.environment import IN_CI, PRIVATE_NETWORK
-from tests.harness.product import Cast, Files
+from tests.harness.product import Cast, Files, Product
 from tests.harness.waiting import until
 from tests.harness.wire import PUT, Peer
 
@@ -79,6 +83,19 @@ def attack(cast: Cast, packets: int, *, octets: int = 100) -> None:
         sock.bind(("127.0.0.1", NTP))
         for _ in range(packets):
             sock.sendto(b"x" * octets, (cast.domain.host, 40_000))
+
+
+def remembered(product: Product, what: str) -> int:
+    """How many of these the signal worker holds, as it says on SIGUSR1."""
+    before = len(product.lines)
+    os.kill(processes(product)["signal"], signal.SIGUSR1)
+
+    def said() -> str:
+        return next((line for line in product.lines[before:] if "remembered:" in line), "")
+
+    found = re.search(rf"{what} (\d+)", until(said, what="the sizes"))
+    assert found is not None, what
+    return int(found[1])
 
 
 @contextlib.contextmanager

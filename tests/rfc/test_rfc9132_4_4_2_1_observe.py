@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
 import time
 
 import cbor2
@@ -13,7 +10,6 @@ import scenes
 from aiocoap.numbers.types import NON
 from conftest import Join
 
-from tests.flows.durability_state import processes
 from tests.harness.console import Console
 from tests.harness.product import Cast, Product
 from tests.harness.raw import Raw
@@ -26,16 +22,7 @@ TOKEN, OTHER = b"\x4a", b"\x4b\x01"
 
 
 def observers(product: Product) -> int:
-    """How many observations the signal worker knows, as it says on SIGUSR1."""
-    before = len(product.lines)
-    os.kill(processes(product)["signal"], signal.SIGUSR1)
-
-    def said() -> list[str]:
-        return [line for line in list(product.lines)[before:] if "remembered:" in line]
-
-    found = re.search(r"observers (\d+)", until(said, what="the sizes")[0])
-    assert found is not None
-    return int(found[1])
+    return scenes.remembered(product, "observers")
 
 
 def gaps(replies: list[Reply]) -> list[float]:
