@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from aiocoap import Message
+from collections.abc import Sequence
+
+from aiocoap import Code, Message
 from aiocoap.numbers.optionnumbers import OptionNumber
 
 from mitigation.exceptions import (
@@ -56,6 +58,12 @@ def check(request: Message) -> None:
             raise MalformedRequest(f"{name} has the reserved size exponent 7")
 
 
+def check_method(request: Message, resource: str, methods: Sequence[Code]) -> None:
+    """Raises MethodNotAllowed with those that the resource takes."""
+    if request.code not in methods:
+        raise MethodNotAllowed(f"{resource} takes {', '.join(method.name for method in methods)} only")
+
+
 def check_content_format(request: Message) -> None:
     """A body without Content-Format is DOTS by context. Raises UnsupportedContentFormat for any other."""
     declared = request.opt.content_format
@@ -68,7 +76,3 @@ def check_accept(request: Message) -> None:
     accept = request.opt.accept
     if accept is not None and int(accept) != CONTENT_FORMAT:
         raise NotAcceptable(f"content format {int(accept)} cannot be given, only {CONTENT_FORMAT}")
-
-
-def method_not_allowed(resource: str, allowed: str) -> MethodNotAllowed:
-    return MethodNotAllowed(f"{resource} takes {allowed} only")

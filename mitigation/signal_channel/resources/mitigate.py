@@ -35,6 +35,7 @@ class Writer(Protocol):
 class Mitigate:
     """The mitigation resource."""
 
+    methods = (Code.GET, Code.PUT, Code.DELETE)
     needs_identity = True
 
     def __init__(self, writer: Writer, observers: Observers, statuses: Statuses, now: Callable[[], datetime]) -> None:
@@ -56,12 +57,9 @@ class Mitigate:
             return await self._put(request, identity)
         if request.code == Code.GET:
             return await self._get(request, identity, pipe)
-        if request.code == Code.DELETE:
-            return await self._delete(request, identity)
-        raise options.method_not_allowed("mitigate", "GET, PUT and DELETE")
+        return await self._delete(request, identity)
 
     async def _put(self, request: Message, identity: Identity) -> Message:
-        options.check_content_format(request)
         path = _path(request, identity)
         payload = self._blocks.take(request)
         if payload is None:
