@@ -30,9 +30,15 @@ DOTS_TERMINATING_PERIOD = env.number("DOTS_TERMINATING_PERIOD", 120, lowest=1, h
 # Who is asked for names of targets: `192.0.2.53`, `[2001:db8::53]:53`, `tls://192.0.2.53#dns.example`; none: those
 # that the machine asks.
 DOTS_RESOLVERS = env.words("DOTS_RESOLVERS", "")
+DOTS_RESOLVER_CA = env.text("DOTS_RESOLVER_CA", "")  # PEM file: who may sign the resolvers' certificates
+DOTS_DNSSEC = env.boolean("DOTS_DNSSEC", False)  # only what the resolver has validated counts
 # Requests that one client may make a second in the long run, and at once (RFC 9132, section 11), over all its sessions.
 DOTS_CLIENT_RATE = env.number("DOTS_CLIENT_RATE", 100, lowest=1)
 DOTS_CLIENT_BURST = env.number("DOTS_CLIENT_BURST", 500, lowest=1)
+# Dropping rules that may start within a minute before the breaker holds back the rest; 0: no limit.
+DOTS_BREAKER_RULES = env.number("DOTS_BREAKER_RULES", 20_000)
+# Locks of what a machine has one of. Not under DOTS_HOME: another instance with the same table must find them.
+DOTS_LOCKS = Path("/run/dots")
 DOTS_POINT = "local"  # the enforcement point of this machine
 
 SECRET_KEY = env.secret("DOTS_SECRET", DOTS_HOME / "keys" / "secret") or "not-initialised-yet-only-init-and-doctor-run"

@@ -5,6 +5,7 @@ from mitigation.models.changes import Audit, Change, ChangeCounter
 from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix
 from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
 from mitigation.models.filters import Acl
+from mitigation.models.holds import Hold
 from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName, Transition
 from mitigation.models.sessions import Session
 
@@ -21,6 +22,7 @@ __all__ = [
     "DomainName",
     "DomainPrefix",
     "EnforcementPoint",
+    "Hold",
     "Mitigation",
     "Rule",
     "RuleOwner",

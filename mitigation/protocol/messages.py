@@ -277,6 +277,8 @@ def conflict_values(conflict: ConflictInformation) -> dict[str, Any]:
     scope = _scope_values(conflict.scope) if conflict.scope is not None else {}
     if conflict.mid is not None:
         scope["mid"] = conflict.mid
+    if conflict.acl_names:
+        scope["acl-list"] = [{"acl-name": name} for name in conflict.acl_names]
     if scope:
         values["conflict-scope"] = scope
     return values

@@ -123,6 +123,8 @@ class Product:
             "DOTS_SIGNAL_PORT": str(self.signal_port),
             "DOTS_WEB_PORT": str(self.web_port),
             "DOTS_DATA_PORT": str(self.data_port),
+            # Two instances in one network namespace need two tables: whoever comes second enforces nothing.
+            **({} if namespace else {"DOTS_NFT_TABLE": f"dots_{self.signal_port}"}),
             "PYTHONUNBUFFERED": "1",
             "XDG_STATE_HOME": str(home / "client-state"),
             **({} if environment and "DATABASE_URL" in environment else databases.own_environment()),
