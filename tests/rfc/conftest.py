@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import scenes
 
 from tests.harness.console import Console
 from tests.harness.console import console as open_console
@@ -39,7 +40,7 @@ def console(product: Product) -> Iterator[Console]:
 def cast(product: Product, _casts: deque[Cast]) -> Cast:
     """A domain that overlaps with nobody's, the files of alice and bob, and those of mallory, who is of another one."""
     if not _casts:
-        _casts.extend(product.new_casts(CASTS_AT_ONCE))
+        _casts.extend(scenes.new_casts(product, CASTS_AT_ONCE))
     return _casts.popleft()
 
 
@@ -96,7 +97,7 @@ def _hasty_casts() -> deque[Cast]:
 @pytest.fixture
 def hasty_cast(hasty: Product, _hasty_casts: deque[Cast]) -> Cast:
     if not _hasty_casts:
-        _hasty_casts.extend(hasty.new_casts(CASTS_AT_ONCE))
+        _hasty_casts.extend(scenes.new_casts(hasty, CASTS_AT_ONCE))
     return _hasty_casts.popleft()
 
 

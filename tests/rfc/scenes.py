@@ -21,9 +21,17 @@ from tests.harness.console import Console
 from tests.harness.environment import IN_CI, PRIVATE_NETWORK
 from tests.harness.product import Cast, Files, Product
 from tests.harness.waiting import until
-from tests.harness.wire import PUT, Peer
+from tests.harness.wire import PUT, Peer, peer
 
 NTP = 123
+
+
+def new_casts(product: Product, count: int) -> list[Cast]:
+    """New casts, once the signal channel has heard of them: of the last one, since it hears in order."""
+    casts = product.new_casts(count)
+    with peer(casts[-1].mallory, product.signal_port) as last:
+        until(lambda: last.get().code == "4.04", what="the signal channel knowing new clients")
+    return casts
 
 
 def host(cast: Cast, number: int) -> str:

@@ -19,7 +19,8 @@ BERT = 7  # the size exponent
 
 
 def long(cast: Cast, count: int = 60, **more: Any) -> bytes:
-    return scope(*(scenes.only(cast, number) for number in range(1, count + 1)), **more)
+    """Many prefixes, in an armed request, so that equipment has nothing to do."""
+    return scope(*(scenes.only(cast, number) for number in range(1, count + 1)), k45=False, **more)
 
 
 def block(peer: Peer, body: bytes, number: int, *, exponent: int = 4, mid: int = 1, **options: Any) -> Reply:
@@ -67,7 +68,7 @@ def test_what_does_not_fit_begins_with_block_0(join: Join, cast: Cast, transport
 @pytest.mark.parametrize("exponent", range(7))
 def test_a_wished_size_in_the_first_request_is_used(alice: Peer, cast: Cast, exponent: int) -> None:
     for mid in range(1, 46):
-        alice.put(mid, scope(scenes.only(cast, mid)))
+        alice.put(mid, scope(scenes.only(cast, mid), k45=False))
 
     answer = alice.get(block2=(0, False, exponent))
 
@@ -77,7 +78,7 @@ def test_a_wished_size_in_the_first_request_is_used(alice: Peer, cast: Cast, exp
 
 @pytest.mark.rows("SIG-BLK-003")
 def test_m_in_a_request_is_ignored(alice: Peer, cast: Cast) -> None:
-    alice.put(1, long(cast, 30, k45=False, lifetime=86_000))
+    alice.put(1, long(cast, 30, lifetime=86_000))
 
     answers = [alice.get(1, block2=(1, more, 2)) for more in (False, True)]
 
@@ -109,7 +110,7 @@ def test_size_exponent_7_over_udp_is_4_00(alice: Peer, cast: Cast) -> None:
 def test_the_server_never_sends_it_over_udp(alice: Peer, cast: Cast) -> None:
     alice.put(1, long(cast, 60))
     for mid in range(2, 32):
-        alice.put(mid, scope(scenes.only(cast, 100 + mid)))
+        alice.put(mid, scope(scenes.only(cast, 100 + mid), k45=False))
 
     assert alice.get().message.opt.block2.size_exponent <= 6
 
@@ -277,7 +278,7 @@ def test_over_tcp_a_bert_message_that_is_no_multiple_of_1024_is_4_00(join: Join,
 @pytest.mark.rows("SIG-BLK-014")
 def test_whoever_asks_for_bert_gets_blocks_of_1024_from_the_right_place(join: Join, cast: Cast) -> None:
     alice = join("alice", transport="tcp")
-    body = long(cast, 250, lifetime=86_000, k45=False)
+    body = long(cast, 250, lifetime=86_000)
     alice.put(1, body[:2_048], block1=(0, True, BERT))
     alice.put(1, body[2_048:], block1=(2, False, BERT))
     parts, more = [], True

@@ -182,7 +182,7 @@ class Scene:
 def scene(hasty: Product, hasty_console: Console) -> Iterator[Scene]:
     """One asks for an overlapping immediate mitigation then; the attack on the other ends."""
     scenes.needs_enforcement()
-    casts = hasty.new_casts(2)
+    casts = scenes.new_casts(hasty, 2)
     scenes.set_domain(hasty_console, casts[1], attack_over_after=2)
     with ExitStack() as stack:
         lost = [stack.enter_context(peer(cast.alice, hasty.signal_port)) for cast in casts]
