@@ -145,7 +145,7 @@ def _is_unsigned(value: Any) -> bool:
 
 
 def _two_digits(value: Decimal) -> Decimal | None:
-    """The same number with two fraction digits, whatever its exponent was; None where it needs more, or is too large."""
+    """The same number with two fraction digits, whatever its exponent was; None where it needs more or is too large."""
     if not value.is_finite() or abs(value.adjusted()) > 20 or abs(value) > _LARGEST_DECIMAL:
         return None
     exact = value.quantize(_HUNDREDTH)
