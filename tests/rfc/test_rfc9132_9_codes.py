@@ -141,6 +141,17 @@ def test_4_01_for_who_is_not_registered(guest: Peer, cast: Cast) -> None:
         assert "not registered" in refused.diagnostic
 
 
+@pytest.mark.rows("SIG-ERR-008")
+def test_4_01_for_nobody_while_an_operator_changes_a_domain(alice: Peer, cast: Cast, console: Console) -> None:
+    alice.put(1, scope(scenes.only(cast), k45=False))
+    codes: set[str] = set()
+    for seconds in range(20):
+        scenes.set_domain(console, cast, attack_over_after=seconds)
+        codes |= {alice.get(1).code for _ in range(10)}
+
+    assert codes == {"2.05"}
+
+
 @pytest.mark.rows("SIG-ERR-009")
 @pytest.mark.parametrize("option", [UNKNOWN_CRITICAL, 9, 21, Q_BLOCK1, Q_BLOCK2])
 @pytest.mark.parametrize("code", [GET, PUT, DELETE])
