@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db import transaction
+
 from mitigation.exceptions import (
     DotsError,
     Ignored,
@@ -31,7 +33,7 @@ from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.constants import INDEFINITE_LIFETIME
 from mitigation.protocol.scope import MitigationRequest, Scope
 from mitigation.protocol.status import Happening, Status
-from mitigation.services import conflicts, locks, scopes
+from mitigation.services import conflicts, cuids, locks, scopes
 from mitigation.services.filters import Filters
 from mitigation.services.history import actor_of, record, subject_of
 from mitigation.services.overlaps import Neighbours, Reach, Shared, asker_of, common_scope, reach_now, reach_of
@@ -361,6 +363,8 @@ class _Batch:
     def write(self) -> None:
         # In one order for everybody: two batches with the same new cuids then wait for each other in no circle.
         Cuid.objects.bulk_create(sorted(self._new_cuids, key=lambda one: (one.cuid, one.cdid)))
+        if self._new_cuids:
+            transaction.on_commit(lambda: cuids.log_unusual(self._new_cuids))
         rows = Mitigation.objects.bulk_create([mitigation for mitigation, _ in self._new])
         targets, names, transitions = [], [], []
         for mitigation, (_, scope) in zip(rows, self._new, strict=True):

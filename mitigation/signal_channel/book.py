@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db.models import QuerySet
 
-from mitigation.models import Change, Credential
+from mitigation.models import Change, Credential, EquivalentCdid
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Identity:
     not_before: datetime
     not_after: datetime
     is_gateway: bool = False
+    # Of a gateway: cdids that stand for a client and cdid of another one (RFC 9132, section 4.4.1.2).
+    equivalents: Mapping[str, tuple[int, str]] = field(default_factory=dict, compare=False)
 
 
 class Book:
@@ -60,6 +62,7 @@ class Book:
         return fingerprint in self._refused
 
     def _take(self, credentials: QuerySet[Credential]) -> None:
+        equivalents = _equivalents()
         for row in credentials.select_related("client__domain"):
             if row.state == Credential.State.ACTIVE and row.client.enabled:
                 self._refused.discard(row.fingerprint)
@@ -71,7 +74,16 @@ class Book:
                     not_before=row.not_before,
                     not_after=row.not_after,
                     is_gateway=row.client.is_gateway,
+                    equivalents=equivalents.get(row.client_id, {}),
                 )
             else:
                 self._usable.pop(row.fingerprint, None)
                 self._refused.add(row.fingerprint)
+
+
+def _equivalents() -> dict[int, dict[str, tuple[int, str]]]:
+    """By gateway."""
+    found: dict[int, dict[str, tuple[int, str]]] = {}
+    for row in EquivalentCdid.objects.all():
+        found.setdefault(row.gateway_id, {})[row.cdid] = (row.same_as_gateway_id, row.same_as_cdid)
+    return found

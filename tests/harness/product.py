@@ -243,6 +243,11 @@ class Product:
         trios = zip(domains, roles[0::3], roles[1::3], roles[2::3], strict=True)
         return [Cast(*trio) for trio in trios]
 
+    def table(self) -> str:
+        """The rules that stand in its nftables table, as `nft list` has them at one moment."""
+        command = [*self._inside, "nft", "list", "table", "inet", self.environment["DOTS_NFT_TABLE"]]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+
     def mitigations(self) -> list[dict[str, Any]]:
         return self.manage("mitigation", "list", "--json").json
 

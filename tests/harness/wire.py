@@ -11,6 +11,7 @@ import itertools
 import threading
 import time
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -27,6 +28,7 @@ from mitigation.client.identity import Files as ClientFiles
 from mitigation.tls import Remote, connect
 from mitigation.tls.client import Transport
 from tests.harness.product import Files
+from tests.harness.waiting import until
 
 T = TypeVar("T")
 GET, PUT, POST, DELETE = Code.GET, Code.PUT, Code.POST, Code.DELETE
@@ -142,11 +144,14 @@ class Peer:
         self._context = self._wait(self._make_context())
         self.remote: Remote = self._wait(self._connect())
         self._watching: list[Any] = []
+        self._watches: list[Future[None]] = []
 
     def close(self) -> None:
         """End the session as a client that goes away does, with close_notify."""
         for request in self._watching:
             self._loop.call_soon_threadsafe(_cancel, request.observation)
+        for watch in self._watches:
+            watch.cancel()
         self._wait(self._context.shutdown())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
@@ -167,12 +172,20 @@ class Peer:
     def delete(self, mid: int | None = None, *, cuid: str | None = None, **options: Any) -> Reply:
         return self.ask(DELETE, self._mitigate(cuid, mid), **options)
 
-    def watch(self, mid: int | None = None, *, cuid: str | None = None, **options: Any) -> Watch:
-        """GET with Observe 0; the first answer is the first of the watch."""
-        message = self.message(GET, self._mitigate(cuid, mid), observe=0, **options)
+    def watch(self, mid: int | None = None, *, cuid: str | None = None, path: str = "", **options: Any) -> Watch:
+        """GET with Observe 0; the first answer is the first of the watch. `path` instead of cuid and mid."""
+        message = self.message(GET, path or self._mitigate(cuid, mid), observe=0, **options)
         watch = Watch()
-        asyncio.run_coroutine_threadsafe(self._watch(message, watch), self._loop)
+        self._watches.append(asyncio.run_coroutine_threadsafe(self._watch(message, watch), self._loop))
         return watch
+
+    def until_status(self, mid: int, status: int, *, within: float = 15.0) -> Reply:
+        """Ask again until this mitigation has this status: sooner known than from notifications, which keep 3 s apart."""
+        return until(lambda: self._with_status(mid, status), within=within, what=f"status {status} of mid {mid}")
+
+    def _with_status(self, mid: int, status: int) -> Reply | None:
+        reply = self.get(mid)
+        return reply if reply.code == "2.05" and reply.scope[16] == status else None
 
     def ask(self, code: Code, path: str, payload: bytes = b"", **options: Any) -> Reply:
         """Any request; see `message` for options. AssertionError when no answer comes."""

@@ -60,19 +60,19 @@ class Mitigate:
         return await self._delete(request, identity)
 
     async def _put(self, request: Message, identity: Identity) -> Message:
-        path = _path(request, identity)
+        client_id, path = _asked_by(request, identity)
         payload = self._blocks.take(request)
         if payload is None:
             return _with_block1(Message(code=Code.CONTINUE), request)
         wanted = messages.decode_mitigation(payload, path)
         submission = Submission(
-            identity.client_id,
+            client_id,
             wanted,
             if_match=bool(request.opt.if_match),
             if_none_match=bool(request.opt.if_none_match),
         )
         outcome = await self._writer.submit(submission)
-        self._statuses.forget(identity.client_id, wanted.cdid, wanted.cuid, wanted.mid)
+        self._statuses.forget(client_id, wanted.cdid, wanted.cuid, wanted.mid)
         if isinstance(outcome, Refused):
             raise outcome.error
         assert isinstance(outcome, Granted)
@@ -84,21 +84,21 @@ class Mitigate:
         return _with_block1(answer, request)
 
     async def _delete(self, request: Message, identity: Identity) -> Message:
-        path = _path(request, identity)
+        client_id, path = _asked_by(request, identity)
         if path.cuid is None or path.mid is None:
             raise MalformedRequest("the path lacks " + ("cuid" if path.cuid is None else "mid"))
-        await self._writer.submit(Withdrawal(identity.client_id, path.cuid, path.mid, path.cdid or ""))
-        self._statuses.forget(identity.client_id, path.cdid or "", path.cuid, path.mid)
+        await self._writer.submit(Withdrawal(client_id, path.cuid, path.mid, path.cdid or ""))
+        self._statuses.forget(client_id, path.cdid or "", path.cuid, path.mid)
         return Message(code=Code.DELETED)
 
     async def _get(self, request: Message, identity: Identity, pipe: Pipe) -> Message | None:
         options.check_accept(request)
-        path = _path(request, identity)
+        client_id, path = _asked_by(request, identity)
         if path.cuid is None:
             raise MalformedRequest("the path lacks cuid")
         if (begun := self._snapshots.find(request)) is not None:
             return content(request, begun, max_age=int(self._observers.period))
-        key = (identity.client_id, path.cdid or "", path.cuid, path.mid)
+        key = (client_id, path.cdid or "", path.cuid, path.mid)
         found = await self._statuses.find(key)
         if not found.rows:
             raise NotFound("there is no such mitigation" if path.mid is not None else "there is no mitigation")
@@ -129,10 +129,16 @@ class Mitigate:
         return State(payload, is_active=False, is_final=True)
 
 
-def _path(request: Message, identity: Identity) -> paths.Path:
-    """The path; cdid counts only from a gateway that is trusted to send it (RFC 9132, section 4.4.1.2)."""
+def _asked_by(request: Message, identity: Identity) -> tuple[int, paths.Path]:
+    """The client and the path; cdid counts only from a gateway that is trusted to send it (RFC 9132, section 4.4.1.2).
+
+    A cdid that is declared equivalent to another gateway's is taken for that one.
+    """
     path = paths.parse(request.opt.uri_path)
-    return path if identity.is_gateway else replace(path, cdid=None)
+    if not identity.is_gateway:
+        return identity.client_id, replace(path, cdid=None)
+    client_id, cdid = identity.equivalents.get(path.cdid or "", (identity.client_id, path.cdid))
+    return client_id, replace(path, cdid=cdid)
 
 
 def _is_worth_repeating(mitigation: Mitigation) -> bool:
