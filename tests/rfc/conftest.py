@@ -37,11 +37,13 @@ def console(product: Product) -> Iterator[Console]:
 
 
 @pytest.fixture
-def cast(product: Product, _casts: deque[Cast]) -> Cast:
+def cast(product: Product, console: Console, _casts: deque[Cast]) -> Iterator[Cast]:
     """A domain that overlaps with nobody's, the files of alice and bob, and those of mallory, who is of another one."""
     if not _casts:
         _casts.extend(scenes.new_casts(product, CASTS_AT_ONCE))
-    return _casts.popleft()
+    taken = _casts.popleft()
+    yield taken
+    scenes.forget(console, taken)
 
 
 @pytest.fixture
