@@ -48,6 +48,10 @@ class Observers:
     def has_room(self, client_id: int) -> bool:
         return self._of_client.get(client_id, 0) < MAXIMUM_PER_CLIENT
 
+    def watches(self, key: Key) -> bool:
+        """Whether anybody observes just this."""
+        return key in self._by_key
+
     def wake(self, client_id: int, cdid: str, cuid: str, mid: int) -> None:
         """This mitigation changed: its observers and those of the list are due."""
         for key in ((client_id, cdid, cuid, mid), (client_id, cdid, cuid, None)):
