@@ -12,7 +12,7 @@
  *                       latencies are from the answer of that PUT to each notification
  *       expire          the same of mid first + k, one in each session; latencies are from the second `at` of the
  *                       wall clock, when all of them end
- *       hold            sessions that do nothing until this program is ended
+ *       hold            one GET in each session, which then does nothing until this program is ended
  *
  * Values: address, port, cert, key, sessions, runs, seconds (of one run), cuid, first, mids, shift, at.
  *
@@ -202,8 +202,11 @@ static void repeat(Session *s) {
     gnutls_record_send(s->tls, s->request, (size_t)s->length);
 }
 
+/* Sessions that ask once, and then hear what they are told. */
+static int asks_once(void) { return mode == OBSERVE || mode == EXPIRE || mode == HOLD; }
+
 static void answered(Session *s) {
-    int watches = (mode == OBSERVE || mode == EXPIRE) && s->index < sessions;
+    int watches = asks_once() && s->index < sessions;
     s->waiting = 0;
     if (watches && s->registered) {
         if (changed && !s->told) s->told = 1, note(changed);
@@ -242,7 +245,7 @@ static void established(Session *s) {
         note(s->began);
         stop(s);
         start(s);
-    } else if (mode != HOLD && s->index < sessions) {
+    } else if (s->index < sessions) {
         ask(s);
     }
 }
@@ -282,9 +285,9 @@ static int count(Session *all, int registered) {
     return found;
 }
 
-/* Sessions one after another, OPENING handshakes at a time; those that observe count once they are registered. */
+/* Sessions one after another, OPENING handshakes at a time; those that ask once count when they are answered. */
 static void open_all(Session *all, int wanted) {
-    int registered = mode == OBSERVE || mode == EXPIRE, open = 0;
+    int registered = asks_once(), open = 0;
     double limit = now() + OPEN_WITHIN;
     while ((open = count(all, registered && wanted <= sessions)) < wanted) {
         if (now() > limit) die("not all sessions opened");
