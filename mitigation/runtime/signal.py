@@ -150,7 +150,8 @@ class SignalWorker:
     # -- what changed
 
     async def _heard(self, changes: Changes) -> None:
-        if await database_sync_to_async(self._book.refresh)(changes):
+        if self._book.concerns(changes):
+            await database_sync_to_async(self._book.refresh)(changes)
             self._cut_revoked()
         ids = {object_id for topic, object_id in changes if topic == Change.Topic.MITIGATION}
         if ids and (len(self._statuses) or len(self._observers)):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from mitigation.exceptions import (
     DotsError,
@@ -123,9 +124,12 @@ class _Batch:
         self._filters = Filters(((one.client_id, one.request) for one in submissions), unit)
         self._neighbours = Neighbours(self._reaches(submissions), self._domains, known=self._live.values())
         self._count: dict[int, int] = {}
-        self._enforces = EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
         self._new: list[tuple[Mitigation, Scope]] = []
         self._new_cuids: list[Cuid] = []
+
+    @cached_property
+    def _enforces(self) -> bool:
+        return EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
 
     def _reaches(self, submissions: Sequence[Submission]) -> Iterator[Reach]:
         """Of those that may start; a refresh overlaps as it did. Unknown aliases are refused when their turn comes."""

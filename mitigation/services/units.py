@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 
 from mitigation import dispatch, events
@@ -95,11 +95,11 @@ class Unit:
     def _write_changes(self) -> None:
         """Last in the transaction: the lock on the counter makes commit order and number order the same."""
         count = len(self._news)
-        if not ChangeCounter.objects.filter(pk=1).update(value=F("value") + count):
-            # The first change ever; beside another first one this waits for it and then adds to it.
+        last = _count_up(count)
+        if last is None:  # the first change ever; beside another first one this waits for it and then adds to it
             ChangeCounter.objects.bulk_create([ChangeCounter(pk=1)], ignore_conflicts=True)
-            ChangeCounter.objects.filter(pk=1).update(value=F("value") + count)
-        last = ChangeCounter.objects.values_list("value", flat=True).get(pk=1)
+            last = _count_up(count)
+            assert last is not None
         numbered = enumerate(self._news, start=last - count + 1)
         bulk.insert([Change(number=number, topic=topic, object_id=pk, at=self.now) for number, (topic, pk) in numbered])
 
@@ -123,3 +123,12 @@ def unit_of_work(now: datetime) -> Iterator[Unit]:
         finally:
             _current.reset(token)
         unit.finish()
+
+
+def _count_up(count: int) -> int | None:
+    """The counter's new value; None before the first change."""
+    table = connection.ops.quote_name(ChangeCounter._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {table} SET value = value + %s WHERE id = 1 RETURNING value", [count])  # noqa: S608
+        found = cursor.fetchone()
+    return int(found[0]) if found else None

@@ -35,6 +35,11 @@ class Book:
         """Read everything."""
         self._take(Credential.objects.all())
 
+    @staticmethod
+    def concerns(changes: Iterable[tuple[str, int]]) -> bool:
+        """Whether `refresh` would read anything."""
+        return any(topic in (Change.Topic.CLIENT, Change.Topic.CREDENTIAL) for topic, _ in changes)
+
     def refresh(self, changes: Iterable[tuple[str, int]]) -> bool:
         """Read what changed; whether anything did. A changed client or domain may touch many: everything is read."""
         topics = {topic for topic, _ in changes}
