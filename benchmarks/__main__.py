@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks import load, rows, soak
+from benchmarks import load, machine, rows, soak
 from benchmarks.load import Failed, Figure
 from benchmarks.servers import ROOT, Installation, Server, home, libcoap
-from benchmarks.tables import Results, codes, milliseconds, rate, spread
+from benchmarks.tables import Results, Table, codes, milliseconds, rate, spread
 
 NAMES = ("handshakes", "get", "put", "observe", "expiry", "memory")
 FIRST = 100_001  # the first mid of those that are active; lower ones ask for the same addresses, and are refused
@@ -42,15 +42,21 @@ class Bench:
         return name in self.options.only
 
     def run(self) -> None:
-        first = self.database == "SQLite"  # what no database has a part in is measured once
-        if first and (self.wants("handshakes") or self.wants("get") or self.wants("memory")):
-            self._engine()
-        if self.wants("put") or self.wants("memory"):
-            self._put()
-        if self.wants("observe"):
-            self._observe()
-        if self.wants("expiry"):
-            self._expiry()
+        """What was asked for, one after the other; a part without a figure says why, and the next begins."""
+        # What no database has a part in is measured once.
+        engine = self.database == "SQLite" and any(map(self.wants, ("handshakes", "get", "memory")))
+        for wanted, part in (
+            (engine, self._engine),
+            (self.wants("put") or self.wants("memory"), self._put),
+            (self.wants("observe"), self._observe),
+            (self.wants("expiry"), self._expiry),
+        ):
+            if not wanted:
+                continue
+            try:
+                part()
+            except Failed as reason:
+                print(f"no figure: {reason}")
 
     # -- without a database
 
@@ -64,8 +70,7 @@ class Bench:
                 self._beside(server, other, "GET, one of 1,000 mitigations from the cache", one)
                 self._beside(server, None, "GET of all mitigations, first block", [("list", 100)])
             if self.wants("memory"):
-                self._session_memory(server)
-                self._cache_memory(server)
+                self._memory(server)
 
     def _beside(self, server: Server, other: Server | None, title: str, cases: list[tuple[str, int]]) -> None:
         heads = ("kind", "sessions", "/s", "lowest to highest", "p50 ms", "p99 ms", "CPU us", "generator")
@@ -80,26 +85,22 @@ class Bench:
                 *((f"{theirs.cpu_us:.0f}", f"{mine.per_second / theirs.per_second:.2f}") if theirs else ("-", "-")),
             )
 
-    def _session_memory(self, server: Server) -> None:
-        number = 500 if self.options.quick else 2_000
+    def _memory(self, server: Server) -> None:
+        table = self.results.table("Memory of the signal worker", "of", "number", "kB each", "kB before")
         load.measure(server, "get", sessions=100, first=FIRST, mids=100)  # whatever is made once is made now
-        before = server.resident_kb()
+
+        number, before = 500 if self.options.quick else 2_000, server.resident_kb()
         with load.started(server, "hold", sessions=number, first=FIRST) as process:
             assert process.stdout is not None
             process.stdout.readline()
             each = (server.resident_kb() - before) / number
-        table = self.results.table("Memory of the signal worker", "of", "number", "kB each", "kB before")
         table.add("an idle DTLS session, after one GET", f"{number:,}", f"{each:.1f}", f"{before:,}")
         self.results.figures["session kB"] = each
 
-    def _cache_memory(self, server: Server) -> None:
-        """What a GET leaves behind: the cache of statuses."""
-        number = self.options.active[0]
-        load.measure(server, "get", sessions=10, first=FIRST, mids=1)
-        before = server.resident_kb()
+        number, before = self.options.active[0], server.resident_kb()
         load.measure(server, "get", sessions=10, first=FIRST, mids=number, seconds=self.options.seconds)
-        each = (server.resident_kb() - before) / number
-        self.results.tables[-1].add("a mitigation that was asked for", f"{number:,}", f"{each:.1f}", f"{before:,}")
+        each = max(0, server.resident_kb() - before) / number
+        table.add("a mitigation that was asked for", f"{number:,}", f"{each:.1f}", f"{before:,}")
         self.results.figures["mitigation kB"] = each
 
     # -- PUT
@@ -136,9 +137,13 @@ class Bench:
         lower = {"first": 1, "mids": min(active, 100_000), "shift": FIRST - 1}
         self._put_row(table, f"conflict, {active:,} active", server, 100, **lower)
 
-    def _put_row(self, table: object, name: str, server: Server, sessions: int, **values: int) -> None:
-        figure = self._measure(server, "put", sessions, name=f"{name}, {self.database}", **values)
-        self.results.tables[-1].add(
+    def _put_row(self, table: Table, name: str, server: Server, sessions: int, **values: int) -> None:
+        try:
+            figure = self._measure(server, "put", sessions, name=f"{name}, {self.database}", **values)
+        except Failed as reason:
+            table.add(name.partition(",")[0], str(sessions), *["-"] * 6, f"no figure: {reason}")
+            return
+        table.add(
             *(name.partition(",")[0], str(sessions), rate(figure), spread(figure)),
             *(milliseconds(figure.p50_ms), milliseconds(figure.p99_ms), f"{figure.cpu_us:.0f}"),
             *(f"{figure.generator_core:.2f}", codes(figure)),
@@ -180,8 +185,8 @@ class Bench:
         return each, *map(milliseconds, (figure.p50_ms, figure.p99_ms, figure.max_ms)), f"{figure.cpu_us:.0f}"
 
     def _measure(self, server: Server, mode: str, sessions: int, *, name: str = "", **values: object) -> Figure:
-        options = {"runs": self.options.runs, "seconds": self.options.seconds, **values}
-        figure = load.measure(server, mode, sessions=sessions, **options)  # type: ignore[arg-type]
+        runs, seconds = self.options.runs, self.options.seconds
+        figure = load.measure(server, mode, sessions=sessions, runs=runs, seconds=seconds, **values)  # type: ignore[arg-type]
         self.results.keep(f"{name or mode}, {sessions} sessions, {server.name}", figure)
         return figure
 
@@ -193,6 +198,8 @@ def main() -> None:
     core = min(os.sched_getaffinity(0))
     rest = load.pin_to_others(core)
     print(f"{options.runs} runs of {options.seconds:g} s each, server on core {core}, everything else on {rest}")
+    before = machine.describe(options.directory)
+    print(before)
     results = Results()
     for kind in options.databases:
         with _installation(kind, core, options) as installation:
@@ -203,7 +210,7 @@ def main() -> None:
                     Bench(options, results, kind, installation).run()
             except Failed as reason:
                 sys.exit(f"no figure: {reason}")
-    print(f"\n{(time.monotonic() - began) / 60:.1f} minutes, load average {os.getloadavg()[1]:.1f}\n")
+    print(f"\n{(time.monotonic() - began) / 60:.1f} minutes\n\n{before}; {os.getloadavg()[1]:.1f} at the end\n")
     for table in results.tables:
         print(table.markdown() if options.markdown else table.text(), end="\n\n")
     if options.json:
@@ -218,6 +225,8 @@ def _installation(kind: str, core: int, options: argparse.Namespace) -> Iterator
             return
         from tests.harness import postgres  # here: without PostgreSQL everything else can still be measured
 
+        if postgres.binaries() is None:
+            sys.exit("PostgreSQL is not installed (apt install postgresql); --database sqlite does without")
         with postgres.cluster() as cluster:
             yield Installation(directory, core, database=cluster.create("bench"))
 
