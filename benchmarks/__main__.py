@@ -186,7 +186,7 @@ class Bench:
 
     def _measure(self, server: Server, mode: str, sessions: int, *, name: str = "", **values: object) -> Figure:
         runs, seconds = self.options.runs, self.options.seconds
-        figure = load.measure(server, mode, sessions=sessions, runs=runs, seconds=seconds, **values)  # type: ignore[arg-type]
+        figure = load.measure(server, mode, sessions=sessions, runs=runs, seconds=seconds, **values)
         self.results.keep(f"{name or mode}, {sessions} sessions, {server.name}", figure)
         return figure
 

@@ -48,11 +48,9 @@ def build() -> None:
         subprocess.run(["cc", "-O2", "-o", str(BINARY), str(HERE / "load.c"), "-lgnutls"], check=True)
 
 
-def measure(
-    server: Server, mode: str, *, sessions: int, runs: int = 1, seconds: float = 1.0, **values: object
-) -> Figure:
-    """Run the generator to its end. Raises Failed."""
-    with started(server, mode, sessions=sessions, runs=runs, seconds=seconds, **values) as process:
+def measure(server: Server, mode: str, **values: object) -> Figure:
+    """Run the generator to its end; `values` are those of load.c. Raises Failed."""
+    with started(server, mode, **values) as process:
         assert process.stdout is not None
         found: list[dict[str, Any]] = []
         began = 0.0

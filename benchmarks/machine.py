@@ -17,8 +17,9 @@ def describe(directory: str | None) -> str:
     """One paragraph: processor, memory, versions, what a sync of the disk takes, and what else the machine does."""
     processor = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if "model name" in line), "?")
     memory = next(int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal"))
+    kernel = platform.release().partition("-")[0]
     return (
-        f"{os.cpu_count()} cores of {processor}, {memory / 1024**2:.0f} GB, Linux {platform.release().partition('-')[0]}, "
+        f"{os.cpu_count()} cores of {processor}, {memory / 1024**2:.0f} GB, Linux {kernel}, "
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}; 4 kB are on disk after "
         f"{sync_milliseconds(directory):.1f} ms; load average {os.getloadavg()[1]:.1f} over the last five minutes"
     )
