@@ -39,12 +39,13 @@ def driver_is_known(**_: Any) -> list[CheckMessage]:
 @register()
 def resolvers_are_addresses(**_: Any) -> list[CheckMessage]:
     try:
-        Resolver(settings.DOTS_RESOLVERS)
+        Resolver(settings.DOTS_RESOLVERS, ca=settings.DOTS_RESOLVER_CA, dnssec=settings.DOTS_DNSSEC)
     except ValueError as error:
         return [
             Error(
                 f"DOTS_RESOLVERS={','.join(settings.DOTS_RESOLVERS)!r} cannot be used: {error}.",
-                hint="Name addresses: 192.0.2.53, [2001:db8::53]:53, or tls://192.0.2.53#dns.example for DNS over TLS.",
+                hint="Name addresses: 192.0.2.53, [2001:db8::53]:53, or tls://192.0.2.53#dns.example for DNS over TLS,"
+                " with the file of its authority in DOTS_RESOLVER_CA where the machine does not know it.",
                 id="dots.E003",
             )
         ]

@@ -22,7 +22,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = outcome.get_result()
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
         reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-        if not any(word in reason for word in ("this kernel", "PostgreSQL")):
+        if not any(word in reason for word in ("this kernel", "PostgreSQL", "SQLite's")):
             report.outcome = "failed"
             report.longrepr = f"skipped where nothing may be: {reason}"
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.urls import reverse
 
 from mitigation.dashboard import evidence, needs
-from mitigation.models import Domain, Mitigation, Session
+from mitigation.models import Domain, EnforcementPoint, Hold, Mitigation, Session
 
 REGIONS = {"rail": "partials/rail.html", "tabs": "partials/tabs.html", "banner": "partials/banner.html"}
 
@@ -30,11 +30,13 @@ class Entry:
 def build(now: datetime) -> dict[str, Any]:
     waiting = needs.find(now)
     return {
+        "thrown": list(Hold.objects.order_by("since")),
         "dry_run": not evidence.may_enforce(),
         "rail": [
             Entry("now", "Now", "icons/pulse.svg", waiting.total or None, alert=waiting.tone),
             Entry("mitigations", "Mitigations", "icons/shield.svg", Mitigation.objects.live().count()),
             Entry("sessions", "Sessions", "icons/plug.svg", Session.objects.live().count()),
             Entry("domains", "Domains", "icons/building.svg", Domain.objects.count()),
+            Entry("points", "Points", "icons/router.svg", EnforcementPoint.objects.filter(enabled=True).count()),
         ],
     }

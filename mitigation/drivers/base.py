@@ -115,8 +115,8 @@ class Driver(ABC):
         """Make the equipment hold exactly this, repairing whatever else is found among what is ours."""
 
     @abstractmethod
-    def remove_all(self) -> None:
-        """Take away everything that is ours, and nothing else."""
+    def remove_all(self, *, by_force: bool = False) -> None:
+        """Take away everything that is ours, and nothing else; `by_force` also when another process drives it."""
 
     def close(self) -> None:  # noqa: B027  # most drivers hold nothing
         """Let go of locks and connections; rules stay until their deadline."""

@@ -48,5 +48,5 @@ class DryRunDriver(Driver):
     def resync(self, desired: Sequence[Desired]) -> None:
         """Nothing is put anywhere."""
 
-    def remove_all(self) -> None:
+    def remove_all(self, *, by_force: bool = False) -> None:
         """There is nothing."""

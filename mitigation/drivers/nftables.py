@@ -154,8 +154,9 @@ class NftablesDriver(Driver):
         self._table.drop_versions(before.versions - {self._ruleset.version})
         self._table.drop_unused_profiles(wanted.values())
 
-    def remove_all(self) -> None:
-        self._own()
+    def remove_all(self, *, by_force: bool = False) -> None:
+        if not by_force:
+            self._own()
         structure = self._table.structure()
         if structure.versions == {self._ruleset.version} and not structure.foreign:
             self._table.drop_table()

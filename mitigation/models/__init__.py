@@ -2,9 +2,10 @@
 
 from mitigation.models.aliases import Alias
 from mitigation.models.changes import Audit, Change, ChangeCounter
-from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix
+from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix, EquivalentCdid
 from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
 from mitigation.models.filters import Acl
+from mitigation.models.holds import Hold
 from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName, Transition
 from mitigation.models.sessions import Session
 
@@ -21,6 +22,8 @@ __all__ = [
     "DomainName",
     "DomainPrefix",
     "EnforcementPoint",
+    "EquivalentCdid",
+    "Hold",
     "Mitigation",
     "Rule",
     "RuleOwner",

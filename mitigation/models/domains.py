@@ -87,6 +87,24 @@ class Cuid(models.Model):
         constraints = [models.UniqueConstraint(fields=["cuid", "cdid"], name="cuid_owner")]
 
 
+class EquivalentCdid(models.Model):
+    """Two cdids of one DOTS client that comes through two gateways (RFC 9132, section 4.4.1.2), as an operator says.
+
+    What `gateway` asks for under `cdid` is taken for what `same_as_gateway` asks for under `same_as_cdid`.
+    """
+
+    gateway = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="equivalent_cdids")
+    cdid = models.CharField(max_length=250)
+    same_as_gateway = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="+")
+    same_as_cdid = models.CharField(max_length=250)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["gateway", "cdid"], name="equivalent_cdid")]
+
+    def __str__(self) -> str:
+        return f"{self.gateway}/{self.cdid} = {self.same_as_gateway}/{self.same_as_cdid}"
+
+
 class CredentialQuerySet(models.QuerySet["Credential"]):
     def usable(self, now: datetime) -> CredentialQuerySet:
         """Those that open a session: of an enabled client, not revoked, inside their validity."""

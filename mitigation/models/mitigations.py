@@ -86,6 +86,8 @@ class Mitigation(models.Model):
     notes = models.JSONField(default=list, blank=True)  # what the playbook left out, and why
     attack_status = models.PositiveSmallIntegerField(null=True, blank=True)  # as the client last saw it (key 29)
     attack_status_at = models.DateTimeField(null=True, blank=True)
+    attackers = models.JSONField(default=list, blank=True)  # source networks that were reported, as text
+    accept_lists = models.JSONField(default=list, blank=True)  # names of its client's filters that accept one of them
     acl_changes = models.JSONField(default=list, blank=True)  # filters of its client switched by others meanwhile
     problem = models.CharField(max_length=255, blank=True)  # why it is not enforced, for operators
 

@@ -68,6 +68,11 @@ class Home:
         return self.root / "run"
 
     @property
+    def panic(self) -> Path:
+        """Left by `manage.py panic`, which must work without a database; the enforcer minds it and takes it away."""
+        return self.root / "panic"
+
+    @property
     def restoring(self) -> Path:
         """Exists while files and rows may not fit together: during a restore, and after one that was cut off."""
         return self.root / ".restoring"

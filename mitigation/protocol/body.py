@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import cbor2
@@ -20,18 +21,20 @@ MAXIMUM_OCTETS = 16_384  # a request that needs more is split into several (RFC 
 _DEEPEST = 8  # the deepest body of Table 5 has six levels
 
 
-class _RefusedTag(Exception):
-    pass
+class _Tagged:
+    """Stands for a value with a tag that no key of ours has: of no type we know, and ignored below an unknown key."""
 
 
-def _refuse_tag(*_: object) -> Any:
-    raise _RefusedTag
+def _leave_alone(*_: object) -> Any:
+    return _Tagged()
 
 
-# Tags that cbor2 would turn into dates, big integers, patterns and more: no key of ours has such a value.
-_REFUSED_TAGS = dict.fromkeys(
-    (0, 1, 2, 3, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000), _refuse_tag
+# Tags that cbor2 would turn into dates, big integers, patterns and more.
+_FOREIGN_TAGS = dict.fromkeys(
+    (0, 1, 2, 3, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000), _leave_alone
 )
+_HUNDREDTH = Decimal("0.01")
+_LARGEST_DECIMAL = Decimal(2**63 - 1).scaleb(-2)  # decimal64 with two fraction digits (RFC 7950, section 9.3)
 
 
 def decode(payload: bytes) -> dict[str, Any]:
@@ -73,10 +76,10 @@ def _well_formed(payload: bytes) -> dict[Any, Any]:
     if len(payload) > MAXIMUM_OCTETS:
         raise MalformedRequest(f"the body has {len(payload)} octets, at most {MAXIMUM_OCTETS} are read")
     stream = io.BytesIO(payload)
-    decoder = cbor2.CBORDecoder(stream, max_depth=_DEEPEST, allow_duplicate_keys=False, semantic_decoders=_REFUSED_TAGS)
+    decoder = cbor2.CBORDecoder(stream, max_depth=_DEEPEST, allow_duplicate_keys=False, semantic_decoders=_FOREIGN_TAGS)
     try:
         top = decoder.decode()
-    except (cbor2.CBORError, _RefusedTag, ValueError, TypeError, OverflowError, MemoryError, ArithmeticError):
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, MemoryError, ArithmeticError):
         raise MalformedRequest("the body is not well-formed CBOR") from None
     if stream.tell() != len(payload):
         raise MalformedRequest(f"the body has {len(payload) - stream.tell()} octets after its end")
@@ -124,8 +127,8 @@ def _typed(key: Key, value: Any, unknown: list[int]) -> Any:
             return value
         case Type.BOOLEAN if type(value) is bool:
             return value
-        case Type.DECIMAL if hasattr(value, "as_tuple"):
-            return value
+        case Type.DECIMAL if isinstance(value, Decimal) and (exact := _two_digits(value)) is not None:
+            return exact
     raise MalformedRequest(f"{key.name} ({key.number}) is not {key.type.value}")
 
 
@@ -139,6 +142,14 @@ def _is_text(value: Any) -> bool:
 
 def _is_unsigned(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def _two_digits(value: Decimal) -> Decimal | None:
+    """The same number with two fraction digits, whatever its exponent was; None where it needs more or is too large."""
+    if not value.is_finite() or abs(value.adjusted()) > 20 or abs(value) > _LARGEST_DECIMAL:
+        return None
+    exact = value.quantize(_HUNDREDTH)
+    return exact if exact == value else None
 
 
 def _refuse_server_only(body: Any) -> None:
@@ -158,6 +169,8 @@ def _numbered(value: Any) -> Any:
         return {keys.BY_NAME[name].number: _numbered(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_numbered(item) for item in value]
+    if isinstance(value, Decimal):
+        return value.quantize(_HUNDREDTH)  # C4 82 21 ..: the exponent is -2, also for a whole number (section 6)
     return value
 
 

@@ -26,10 +26,15 @@ class ConflictCause(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ConflictInformation:
-    """Key 17. `mid` only towards the client that owns both requests; `retry_timer` (seconds) only when deactivated."""
+    """Key 17. `mid` only towards the client that owns both requests; `retry_timer` (seconds) only when deactivated.
+
+    `acl_names`: the client's own filters, with CONFLICT_WITH_ACCEPTLIST and nothing else. No other request is part of
+    that conflict, so it has no status.
+    """
 
     cause: ConflictCause
     status: ConflictStatus | None = None
     scope: Scope | None = None
     mid: int | None = None
     retry_timer: int | None = None
+    acl_names: tuple[str, ...] = ()

@@ -85,7 +85,7 @@ _TABLE = (
     Key(51, "peer-hb-status", Type.BOOLEAN),
     # RFC 9133, Table 1.
     Key(52, "activation-type", Type.UNSIGNED),
-    Key(53, "acl-list-control", Type.MAPS),
+    Key(53, "ietf-dots-signal-control:acl-list", Type.MAPS),
 )
 
 BY_NUMBER: dict[int, Key] = {key.number: key for key in _TABLE}

@@ -26,7 +26,7 @@ _IN_A_REQUEST = frozenset(
         "lifetime",
         "trigger-mitigation",
         "attack-status",
-        "acl-list-control",
+        "ietf-dots-signal-control:acl-list",
     }
 )
 
@@ -131,9 +131,9 @@ def _attack_status(entry: Mapping[str, Any]) -> int | None:
 
 
 def _acls(entry: Mapping[str, Any]) -> tuple[AclControl, ...]:
-    if "acl-list-control" in entry and "attack-status" in entry:
+    if "ietf-dots-signal-control:acl-list" in entry and "attack-status" in entry:
         raise MalformedRequest("an efficacy update switches no filters")
-    return parse_acls(entry.get("acl-list-control", ()))
+    return parse_acls(entry.get("ietf-dots-signal-control:acl-list", ()))
 
 
 def _lifetime(entry: Mapping[str, Any]) -> int | None:
@@ -159,7 +159,7 @@ def encode_mitigation(request: MitigationRequest) -> bytes:
     if not request.trigger_mitigation:
         entry["trigger-mitigation"] = False
     if request.acls:
-        entry["acl-list-control"] = [one.as_json() for one in request.acls]
+        entry["ietf-dots-signal-control:acl-list"] = [one.as_json() for one in request.acls]
     return bodies.encode({"mitigation-scope": {"scope": [entry]}})
 
 
@@ -229,7 +229,7 @@ def encode_conflict(conflict: ConflictInformation) -> bytes:
 
 def encode_failed_acls(mid: int, acls: Iterable[AclControl]) -> bytes:
     """The body of 5.03 when filters could not be switched (RFC 9133, section 3.2.1, Figure 1)."""
-    entry = {"mid": mid, "acl-list-control": [one.as_json() for one in acls]}
+    entry = {"mid": mid, "ietf-dots-signal-control:acl-list": [one.as_json() for one in acls]}
     return bodies.encode({"mitigation-scope": {"scope": [entry]}})
 
 
@@ -257,7 +257,7 @@ def _state_values(report: MitigationReport) -> dict[str, Any]:
     if report.conflict is not None:
         values["conflict-information"] = conflict_values(report.conflict)
     if report.acls:
-        values["acl-list-control"] = [one.as_json() for one in report.acls]
+        values["ietf-dots-signal-control:acl-list"] = [one.as_json() for one in report.acls]
     counters = {
         "bytes-dropped": report.bytes_dropped,
         "bps-dropped": report.bps_dropped,
@@ -277,6 +277,8 @@ def conflict_values(conflict: ConflictInformation) -> dict[str, Any]:
     scope = _scope_values(conflict.scope) if conflict.scope is not None else {}
     if conflict.mid is not None:
         scope["mid"] = conflict.mid
+    if conflict.acl_names:
+        scope["acl-list"] = [{"acl-name": name} for name in conflict.acl_names]
     if scope:
         values["conflict-scope"] = scope
     return values

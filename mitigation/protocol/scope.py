@@ -110,7 +110,7 @@ def parse_target_prefix(text: str) -> Network:
     """A target-prefix as a network; host bits are cleared. Raises MalformedRequest.
 
     A bare address is refused: inet:ip-prefix has a length. Broadcast, loopback and multicast addresses are refused
-    (section 4.4.1.1), also when an IPv4 one is held in an IPv6 prefix.
+    (section 4.4.1.1), also when an IPv4 one is held in an IPv6 prefix; and what nothing can be routed to.
     """
     if "/" not in text:
         raise MalformedRequest(f"target-prefix {_shown(text)} has no prefix length; write {_shown(text)}/32 or /128")
@@ -120,6 +120,8 @@ def parse_target_prefix(text: str) -> Network:
         raise MalformedRequest(f"target-prefix {_shown(text)} is not an IPv4 or IPv6 prefix") from None
     if "%" in text:
         raise MalformedRequest(f"target-prefix {_shown(text)} has a zone")
+    if network.prefixlen == 0:
+        raise MalformedRequest(f"target-prefix {network} is every address there is; name what is attacked")
     _refuse_special(network, network)
     return network
 
@@ -135,7 +137,7 @@ def _refuse_special(network: Network, shown: Network) -> None:
 
 
 def _contains_unicast(network: Network, special: Network) -> bool:
-    """A prefix that merely contains a special range (0.0.0.0/0, say) is wide, not special: the domain check decides."""
+    """A prefix that merely contains a special range (0.0.0.0/1, say) is wide, not special: the domain check decides."""
     return network.prefixlen < special.prefixlen
 
 
@@ -145,6 +147,11 @@ _SPECIAL: tuple[tuple[str, Network], ...] = (
     ("broadcast", ipaddress.ip_network("255.255.255.255/32")),
     ("loopback", ipaddress.ip_network("::1/128")),
     ("multicast", ipaddress.ip_network("ff00::/8")),
+    # Beyond what the RFC names: nothing that a packet could be routed to (RFC 6890), whatever a domain's prefixes say.
+    ("unspecified", ipaddress.ip_network("0.0.0.0/8")),
+    ("unspecified", ipaddress.ip_network("::/128")),
+    ("link-local", ipaddress.ip_network("169.254.0.0/16")),
+    ("link-local", ipaddress.ip_network("fe80::/10")),
 )
 
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")  # RFC 4291, section 2.5.5.2

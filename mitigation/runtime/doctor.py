@@ -14,6 +14,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import DatabaseError, connection
 
+from mitigation.models import DomainName
 from mitigation.pki.authority import open_authority
 from mitigation.pki.certificates import describe
 from mitigation.pki.home import Home
@@ -220,4 +221,21 @@ def _driver() -> Iterator[Finding]:
         yield Finding("driver", OK, why)
 
 
-_CHECKS = (_home, _clock, _libgnutls, _authority, _database, _bus, _driver)
+def _resolvers() -> Iterator[Finding]:
+    try:
+        if not DomainName.objects.exists():
+            return  # nobody may ask for a name
+    except DatabaseError:
+        return  # said above
+    if not all(server.startswith("tls://") for server in settings.DOTS_RESOLVERS) or not settings.DOTS_RESOLVERS:
+        yield Finding(
+            "resolvers",
+            WARNING,
+            "names of targets are asked for in clear, where an attacker may read along and answer",
+            "Set DOTS_RESOLVERS=tls://ADDRESS#NAME, and DOTS_DNSSEC=yes where that resolver validates.",
+        )
+    else:
+        yield Finding("resolvers", OK, "DNS over TLS" + (", validated answers only" if settings.DOTS_DNSSEC else ""))
+
+
+_CHECKS = (_home, _clock, _libgnutls, _authority, _database, _bus, _driver, _resolvers)

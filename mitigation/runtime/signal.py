@@ -52,7 +52,7 @@ class SignalWorker:
 
     def __init__(self) -> None:
         self._book = Book()
-        self._observers = Observers()
+        self._observers = Observers(settings.DOTS_NOTIFICATION_PERIOD)
         self._statuses = Statuses(database_sync_to_async(reports.live))
         self._writer = Writer()
         self._cursor = Cursor(self._heard)

@@ -109,7 +109,7 @@ class _Resolve:
     """Names of targets are resolved when they are new and when their answer has run out."""
 
     def __init__(self) -> None:
-        self._resolver = Resolver(settings.DOTS_RESOLVERS)
+        self._resolver = Resolver(settings.DOTS_RESOLVERS, ca=settings.DOTS_RESOLVER_CA, dnssec=settings.DOTS_DNSSEC)
 
     def __call__(self) -> None:
         from mitigation.services import names

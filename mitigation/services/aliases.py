@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.db import transaction
+
 from mitigation.exceptions import MalformedRequest, NotFound, ScopeConflict, Unavailable
 from mitigation.models import Alias, Client, Cuid
 from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.scope import Scope
-from mitigation.services import locks, scopes
+from mitigation.services import cuids, locks, scopes
 from mitigation.services.history import actor_of
 from mitigation.services.units import Unit, unit_of_work
 
@@ -82,12 +84,14 @@ def _check(client: Client, name: str, target: Scope) -> None:
 
 def _take_cuid(client: Client, cdid: str, cuid: str, *, now: datetime) -> None:
     """A cuid is the same on both channels, and belongs to whoever used it first on either."""
-    owned, _ = Cuid.objects.get_or_create(cdid=cdid, cuid=cuid, defaults={"client": client, "since": now})
+    owned, is_new = Cuid.objects.get_or_create(cdid=cdid, cuid=cuid, defaults={"client": client, "since": now})
     if owned.client_id != client.pk:
         raise ScopeConflict(
             "this cuid is used by another client; choose a new one",
             ConflictInformation(cause=ConflictCause.CUID_COLLISION),
         )
+    if is_new:
+        transaction.on_commit(lambda: cuids.log_unusual([owned]))
 
 
 def _audit(unit: Unit, alias: Alias, action: str, door: str, *, before: object = None, after: object = None) -> None:

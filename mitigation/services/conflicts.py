@@ -49,9 +49,10 @@ def deactivate(mitigation: Mitigation, conflict: ConflictInformation, *, now: da
 
 
 def told(mitigation: Mitigation, *, now: datetime) -> ConflictInformation | None:
-    """What this row says of a conflict, with the retry-timer counted down."""
+    """What this row says of a conflict, with the retry-timer counted down. One with another request goes first."""
     if mitigation.conflict is None:
-        return None
+        names = tuple(mitigation.accept_lists) if mitigation.is_active else ()
+        return ConflictInformation(cause=ConflictCause.CONFLICT_WITH_ACCEPTLIST, acl_names=names) if names else None
     retry = None
     if mitigation.is_deactivated and mitigation.retry_at is not None:
         retry = max(0, round((mitigation.retry_at - now).total_seconds()))

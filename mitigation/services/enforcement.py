@@ -11,8 +11,8 @@ from django.db.models import F, Q
 
 from mitigation.drivers.base import Counter, Desired, Driver, HealthState, Installed
 from mitigation.exceptions import DriverError
-from mitigation.models import EnforcementPoint, Mitigation, Rule, RuleOwner, Sample
-from mitigation.services import locks, points
+from mitigation.models import EnforcementPoint, Hold, Mitigation, Rule, RuleOwner, Sample
+from mitigation.services import holds, locks, points
 from mitigation.services.evidence import Evidence, advance, judge_attack
 from mitigation.services.projection import Projection, Wanted, project_mitigations
 from mitigation.services.units import unit_of_work
@@ -26,10 +26,13 @@ log = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 
 
-def reconcile(point_id: int, driver: Driver, *, holder: str, clock: Clock, thorough: bool = False) -> bool:
+def reconcile(
+    point_id: int, driver: Driver, *, holder: str, clock: Clock, thorough: bool = False, most_rules: int = 0
+) -> bool:
     """Make the point hold what the rows want; whether this process did the work (another may hold the lease).
 
     `thorough`, as at the start of a process, also repairs what the driver does not list: foreign or leftover parts.
+    More than `most_rules` that started within a minute trip the breaker (0: never).
 
     Idempotent. Equipment is talked to outside transactions. A point that does not do as told is a result: its
     mitigations say so, and the next look tries again.
@@ -38,7 +41,7 @@ def reconcile(point_id: int, driver: Driver, *, holder: str, clock: Clock, thoro
         return False
     point = EnforcementPoint.objects.get(pk=point_id)
     seen = point.wanted
-    projection = project_mitigations(now=clock())
+    projection = _project(now=clock(), most_rules=most_rules)
     if point.enforces:
         installed, problem = _bring_about(point, driver, projection, holder=holder, clock=clock, thorough=thorough)
     else:
@@ -52,6 +55,17 @@ def reconcile(point_id: int, driver: Driver, *, holder: str, clock: Clock, thoro
         EnforcementPoint.objects.filter(pk=point_id).update(reconciled_at=now, **done)
     _note_health(point, driver, problem, now=now)
     return True
+
+
+def _project(*, now: datetime, most_rules: int) -> Projection:
+    found = project_mitigations(now=now, most_rules=most_rules)
+    if found.surge is None:
+        return found
+    log.error("the breaker opens: %s", found.surge.reason)
+    holds.throw(
+        Hold.Kind.BREAKER, actor="server", reason=found.surge.reason, now=now, door="server", since=found.surge.since
+    )
+    return project_mitigations(now=now)
 
 
 def lease(point_id: int, *, holder: str, now: datetime) -> bool:

@@ -9,7 +9,7 @@ from mitigation.exceptions import FilterNotApplied, MalformedRequest, NotFound
 from mitigation.models import Acl, EnforcementPoint, Mitigation
 from mitigation.protocol.filters import AclControl, ActivationType
 from mitigation.protocol.scope import MitigationRequest
-from mitigation.services import locks
+from mitigation.services import accept_lists, locks
 from mitigation.services.history import actor_of
 from mitigation.services.overlaps import Asker
 from mitigation.services.units import Unit, unit_of_work
@@ -79,6 +79,7 @@ def _switch(row: Acl, activation_type: ActivationType, unit: Unit, *, door: str)
     row.refreshed_at, row.expires_at = unit.now, unit.now + LIFETIME
     row.save(update_fields=["activation_type", "refreshed_at", "expires_at"])
     unit.rules_are_stale()
+    accept_lists.judge_at_end(row, unit)
     unit.audit(
         door=door,
         actor=actor_of(row.client),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mitigation.models import Mitigation, TargetName
+from mitigation.models import Domain, Mitigation, TargetName
 from mitigation.protocol import targets
 from mitigation.protocol.scope import Network, Scope, covered_by
 from mitigation.rules.boxes import MAX_BOXES
@@ -15,7 +15,7 @@ from mitigation.rules.canonical import Rule as CanonicalRule
 from mitigation.rules.playbooks import Plan, render
 from mitigation.rules.projection import project
 from mitigation.rules.scope import Scope as RuleScope
-from mitigation.services import scopes
+from mitigation.services import holds, scopes
 
 DEADLINE_SLACK = timedelta(seconds=300)  # a dead server does not end protection early
 HORIZON = timedelta(seconds=3600)  # how far ahead an indefinite mitigation's rules are promised
@@ -34,32 +34,42 @@ class Wanted:
 class Projection:
     """What should stand at a point, by rule key, and what each mitigation's playbook said.
 
+    `surge` where too much started at once, and nothing of that may stand.
+
     `waiting` says, by mitigation, which of its names has no address yet: until then it is in progress, no more.
     """
 
     wanted: dict[str, Wanted] = field(default_factory=dict)
     plans: dict[int, Plan] = field(default_factory=dict)
     waiting: dict[int, str] = field(default_factory=dict)
+    surge: holds.Surge | None = None
 
 
-def project_mitigations(*, now: datetime) -> Projection:
-    """All that is to be enforced now. A row alone is not trusted: prefixes and never-block lists are checked again."""
+def project_mitigations(*, now: datetime, most_rules: int = 0) -> Projection:
+    """All that is to be enforced now. A row alone is not trusted: prefixes and never-block lists are checked again.
+
+    `most_rules` of what started within the last minute trip the breaker; 0: it never trips.
+    """
     mitigations = list(Mitigation.objects.enforced().select_related("domain"))
     allowed = scopes.allowed({mitigation.domain_id for mitigation in mitigations})
     names = _names()
+    held = holds.Holds()
     plans: dict[int, Plan] = {}
     waiting: dict[int, str] = {}
     for mitigation in mitigations:
-        scope = _Resolved(mitigation, names.get(mitigation.pk, []), allowed[mitigation.domain_id].prefixes)
-        plans[mitigation.pk] = _plan(mitigation, scope, allowed[mitigation.domain_id].prefixes)
-        if scope.waiting:
-            waiting[mitigation.pk] = scope.waiting
+        scope = Scope.from_json(mitigation.protected_scope)
+        prefixes = allowed[mitigation.domain_id].prefixes
+        resolved = Resolved(mitigation.domain, scope, names.get(mitigation.pk, []), prefixes)
+        why = held.why(mitigation)
+        plans[mitigation.pk] = Plan(refused=why) if why else resolved.plan(mitigation.playbook)
+        if resolved.waiting:
+            waiting[mitigation.pk] = resolved.waiting
     deadlines = {mitigation.pk: _deadline(mitigation, now) for mitigation in mitigations}
     projected = project({pk: plan.rules for pk, plan in plans.items() if plan.rules})
     wanted = {
         one.rule.key: Wanted(one.rule, one.owners, max(deadlines[owner] for owner in one.owners)) for one in projected
     }
-    return Projection(wanted, plans, waiting)
+    return Projection(wanted, plans, waiting, holds.surge(mitigations, plans, most_rules=most_rules, now=now))
 
 
 def _names() -> dict[int, list[TargetName]]:
@@ -70,28 +80,44 @@ def _names() -> dict[int, list[TargetName]]:
     return found
 
 
-class _Resolved:
-    """A mitigation's scope with addresses in the place of names, as parts that each are one rule scope.
+class Resolved:
+    """A scope with addresses in the place of names, as parts that each are one rule scope.
 
     Prefixes and FQDNs share the request's ports and protocols. A URI brings its own (RFC 9132, section 4.4.1.1).
     """
 
-    def __init__(self, mitigation: Mitigation, names: Iterable[TargetName], allowed: Iterable[Network]) -> None:
-        self._scope = Scope.from_json(mitigation.protected_scope)
-        self._https_over_udp = mitigation.domain.https_over_udp
-        self._never = [ipaddress.ip_network(text) for text in mitigation.domain.never_block]
+    def __init__(self, domain: Domain, scope: Scope, names: Iterable[TargetName], allowed: Iterable[Network]) -> None:
+        self._domain = domain
+        self._scope = scope
+        self._never = [ipaddress.ip_network(text) for text in domain.never_block]
         self._allowed = list(allowed)
-        self.asked = targets.networks(self._scope)
         self.notes: list[str] = []
         self.waiting = ""
         self._addresses = {row.name: self._usable(row) for row in names}
+
+    def plan(self, playbook: str) -> Plan:
+        """What the playbook makes of it by the domain's policy; refused where it reaches what may not be touched."""
+        for prefix in targets.networks(self._scope):
+            if not covered_by(prefix, self._allowed):
+                return Plan(refused=f"{prefix} is no longer inside the domain's prefixes")
+            if self._never_blocks(prefix):
+                return Plan(refused=f"{prefix} touches the domain's never-block list")
+        plans = [render(playbook, part, self._domain.playbook_parameters) for part in self._parts()]
+        refused = next((plan.refused for plan in plans if plan.refused), None)
+        if refused:
+            return Plan(refused=refused)
+        rules = tuple(rule for plan in plans for rule in plan.rules)
+        if len(plans) > 1 and sum(not rule.drops for rule in rules) > MAX_BOXES:
+            return Plan(refused=f"the scope needs more than {MAX_BOXES} combinations of prefix, protocol and port")
+        notes = (note for plan in plans for note in plan.notes)
+        return Plan(rules, tuple(dict.fromkeys((*self.notes, *notes))))
 
     def _usable(self, row: TargetName) -> tuple[Network, ...]:
         """What may be protected of what the name stands for; the rest is left out, and said."""
         found = tuple(
             network
             for network in map(ipaddress.ip_network, row.addresses)
-            if covered_by(network, self._allowed) and not self.never_blocks(network)
+            if covered_by(network, self._allowed) and not self._never_blocks(network)
         )
         if row.problem:
             self.notes.append(f"{row.name}: {row.problem}")
@@ -101,10 +127,10 @@ class _Resolved:
             self.waiting = f"{row.name}: {row.problem or 'no address yet'}"
         return found
 
-    def never_blocks(self, network: Network) -> bool:
+    def _never_blocks(self, network: Network) -> bool:
         return any(_overlap(network, one) for one in self._never)
 
-    def parts(self) -> list[RuleScope]:
+    def _parts(self) -> list[RuleScope]:
         fqdns = (network for name in self._scope.target_fqdn for network in self._addresses.get(name, ()))
         first = RuleScope(
             prefixes=tuple(dict.fromkeys((*self._scope.target_prefix, *fqdns))),
@@ -114,30 +140,13 @@ class _Resolved:
         by_service: dict[tuple[int, tuple[int, ...]], dict[Network, None]] = {}
         for location in map(targets.parse_target_uri, self._scope.target_uri):
             hosts = self._addresses.get(location.host, ()) if isinstance(location.host, str) else (location.host,)
-            service = (location.port, location.protocols_over(udp=self._https_over_udp))
+            service = (location.port, location.protocols_over(udp=self._domain.https_over_udp))
             by_service.setdefault(service, {}).update(dict.fromkeys(hosts))
         uris = [
             RuleScope(prefixes=tuple(networks), port_ranges=((port, port),), protocols=protocols)
             for (port, protocols), networks in by_service.items()
         ]
         return [part for part in (first, *uris) if part.prefixes]
-
-
-def _plan(mitigation: Mitigation, scope: _Resolved, allowed: Iterable[Network]) -> Plan:
-    for prefix in scope.asked:
-        if not covered_by(prefix, allowed):
-            return Plan(refused=f"{prefix} is no longer inside the domain's prefixes")
-        if scope.never_blocks(prefix):
-            return Plan(refused=f"{prefix} touches the domain's never-block list")
-    plans = [render(mitigation.playbook, part, mitigation.domain.playbook_parameters) for part in scope.parts()]
-    refused = next((plan.refused for plan in plans if plan.refused), None)
-    if refused:
-        return Plan(refused=refused)
-    rules = tuple(rule for plan in plans for rule in plan.rules)
-    if len(plans) > 1 and sum(not rule.drops for rule in rules) > MAX_BOXES:
-        return Plan(refused=f"the scope needs more than {MAX_BOXES} combinations of prefix, protocol and port")
-    notes = (note for plan in plans for note in plan.notes)
-    return Plan(rules, tuple(dict.fromkeys((*scope.notes, *notes))))
 
 
 def _overlap(one: Network, other: Network) -> bool:

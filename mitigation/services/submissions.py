@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
+from django.db import transaction
+
 from mitigation.exceptions import (
     DotsError,
     Ignored,
@@ -30,7 +32,7 @@ from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.constants import INDEFINITE_LIFETIME
 from mitigation.protocol.scope import MitigationRequest, Scope
 from mitigation.protocol.status import Happening, Status
-from mitigation.services import bulk, conflicts, locks, scopes
+from mitigation.services import bulk, conflicts, cuids, locks, scopes
 from mitigation.services.filters import Filters
 from mitigation.services.history import actor_of, record, subject_of
 from mitigation.services.overlaps import Neighbours, Reach, Shared, asker_of, common_scope, reach_now, reach_of
@@ -360,6 +362,8 @@ class _Batch:
     def write(self) -> None:
         # In one order for everybody: two batches with the same new cuids then wait for each other in no circle.
         Cuid.objects.bulk_create(sorted(self._new_cuids, key=lambda one: (one.cuid, one.cdid)))
+        if self._new_cuids:
+            transaction.on_commit(lambda: cuids.log_unusual(self._new_cuids))
         bulk.insert([mitigation for mitigation, _ in self._new])
         targets, names, transitions = [], [], []
         for mitigation, scope in self._new:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db.models import QuerySet
 
-from mitigation.models import Change, Credential
+from mitigation.models import Change, Credential, EquivalentCdid
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Identity:
     not_before: datetime
     not_after: datetime
     is_gateway: bool = False
+    # Of a gateway: cdids that stand for a client and cdid of another one (RFC 9132, section 4.4.1.2).
+    equivalents: Mapping[str, tuple[int, str]] = field(default_factory=dict, compare=False)
 
 
 class Book:
@@ -32,8 +34,10 @@ class Book:
         self._refused: set[str] = set()
 
     def load(self) -> None:
-        """Read everything."""
-        self._take(Credential.objects.all())
+        """Read everything. Requests go on meanwhile in another thread: the old book holds until this one is whole."""
+        fresh = Book()
+        fresh._take(Credential.objects.all())
+        self._refused, self._usable = fresh._refused, fresh._usable
 
     @staticmethod
     def concerns(changes: Iterable[tuple[str, int]]) -> bool:
@@ -44,8 +48,6 @@ class Book:
         """Read what changed; whether anything did. A changed client or domain may touch many: everything is read."""
         topics = {topic for topic, _ in changes}
         if Change.Topic.CLIENT in topics:
-            self._usable.clear()
-            self._refused.clear()
             self.load()
             return True
         ids = [object_id for topic, object_id in changes if topic == Change.Topic.CREDENTIAL]
@@ -65,6 +67,7 @@ class Book:
         return fingerprint in self._refused
 
     def _take(self, credentials: QuerySet[Credential]) -> None:
+        equivalents = _equivalents()
         for row in credentials.select_related("client__domain"):
             if row.state == Credential.State.ACTIVE and row.client.enabled:
                 self._refused.discard(row.fingerprint)
@@ -76,7 +79,16 @@ class Book:
                     not_before=row.not_before,
                     not_after=row.not_after,
                     is_gateway=row.client.is_gateway,
+                    equivalents=equivalents.get(row.client_id, {}),
                 )
             else:
                 self._usable.pop(row.fingerprint, None)
                 self._refused.add(row.fingerprint)
+
+
+def _equivalents() -> dict[int, dict[str, tuple[int, str]]]:
+    """By gateway."""
+    found: dict[int, dict[str, tuple[int, str]]] = {}
+    for row in EquivalentCdid.objects.all():
+        found.setdefault(row.gateway_id, {})[row.cdid] = (row.same_as_gateway_id, row.same_as_cdid)
+    return found

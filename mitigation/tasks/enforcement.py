@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from celery import shared_task
@@ -18,18 +18,16 @@ from mitigation.drivers.base import Driver
 from mitigation.drivers.registry import get_driver
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint
-from mitigation.services import enforcement
+from mitigation.pki.home import Home
+from mitigation.services import enforcement, holds
 from mitigation.tasks import holder
 
 FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty: finds what others changed on the equipment
 
-# Not under DOTS_HOME: another instance with the same table must find the lock.
-LOCKS = Path("/run/dots")
-
 log = logging.getLogger(__name__)
 
 _SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
-    "nftables": lambda: {"table": settings.DOTS_NFT_TABLE, "runtime_dir": LOCKS},
+    "nftables": lambda: {"table": settings.DOTS_NFT_TABLE, "runtime_dir": settings.DOTS_LOCKS},
 }
 
 _working = threading.Lock()  # the task and the worker's own look share one driver
@@ -48,7 +46,8 @@ def reconcile(point_id: int) -> None:
 
 
 def look(name: str) -> None:
-    """The worker's own look: reconcile when dirty or due, else read the counters."""
+    """The worker's own look: mind the kill switch, reconcile when dirty or due, else read the counters."""
+    _mind_panic()
     point = EnforcementPoint.objects.filter(name=name, enabled=True).first()
     if point is None:
         return
@@ -60,11 +59,30 @@ def look(name: str) -> None:
             _count(point)
 
 
+def _mind_panic() -> None:
+    """`manage.py panic` leaves a file: rules go first, then the database hears of it. It may be away; then again."""
+    file = Home(settings.DOTS_HOME).panic
+    if not file.exists():
+        return
+    with _working:
+        for driver in _drivers.values():
+            with suppress(DriverError):
+                driver.remove_all()
+    holds.throw_from_file(file, now=_now())
+
+
 def _reconcile(point: EnforcementPoint) -> None:
     if point.lease_holder and holder.is_dead(point.lease_holder):
         enforcement.release(point.pk, holder=point.lease_holder)
     first = point.pk not in _last_full
-    if enforcement.reconcile(point.pk, _driver(point), holder=_holder, clock=_now, thorough=first and point.enforces):
+    if enforcement.reconcile(
+        point.pk,
+        _driver(point),
+        holder=_holder,
+        clock=_now,
+        thorough=first and point.enforces,
+        most_rules=settings.DOTS_BREAKER_RULES,
+    ):
         _last_full[point.pk] = time.monotonic()
         if point.counts:
             _count(point)

@@ -410,6 +410,8 @@ def _paths() -> list[str]:
         "/mitigations/?show=ended",
         "/sessions/",
         "/domains/",
+        "/points/",
+        "/points/switches/panic/",
         f"/domains/{domain.pk}/",
         *some,
     ]

@@ -11,17 +11,19 @@ import dashboard_scenes as scenes
 import pytest
 from dashboard_browser import NAME, PASSWORD
 from django.contrib.auth.models import User
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
 from mitigation.dashboard.middleware import POLICY
-from mitigation.models import Audit, EnforcementPoint, Mitigation, Transition
+from mitigation.models import Audit, EnforcementPoint, Hold, Mitigation, Transition
 from mitigation.protocol.status import Status
+from mitigation.services import holds
 
 pytestmark = pytest.mark.django_db
 
 OBJECTS = ("/mitigations/1/", "/mitigations/1/stop/", "/domains/1/")
-PATHS = ("/", "/mitigations/", "/sessions/", "/domains/", *OBJECTS, "/search/")
+PATHS = ("/", "/mitigations/", "/sessions/", "/domains/", "/points/", "/points/switches/panic/", *OBJECTS, "/search/")
 
 
 def text(client: Client, path: str) -> str:
@@ -149,7 +151,16 @@ def test_every_page_answers_in_every_situation(browser_client: Client, now: date
         objects = [f"/mitigations/{pk}/" for pk in Mitigation.objects.values_list("pk", flat=True)]
         objects += [f"/domains/{pk}/" for pk in cast.Domain.objects.values_list("pk", flat=True)]
         ranges = [f"/?range={name}" for name in ("5m", "15m", "1h", "24h", "7d", "nonsense")]
-        for path in ("/", "/mitigations/", "/mitigations/?show=ended", "/sessions/", "/domains/", *ranges, *objects):
+        for path in (
+            "/",
+            "/mitigations/",
+            "/mitigations/?show=ended",
+            "/sessions/",
+            "/domains/",
+            "/points/",
+            *ranges,
+            *objects,
+        ):
             assert browser_client.get(path).status_code == 200, (scene.__name__, path)
 
 
@@ -416,3 +427,58 @@ def test_sessions_show_who_is_connected(browser_client: Client, now: datetime) -
     assert "1 lost" in said
     assert "DTLS 1.2 over UDP [2001:db8:10::2]:40113" in said
     assert "203.0.113.66" not in said
+
+
+# -- the switches over all enforcement --------------------------------------------------------------------------------
+
+
+def press(client: Client, path: str, **values: str) -> HttpResponse:
+    """A POST with the token of the page's own form."""
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]*)"', client.get("/").content.decode())
+    assert token
+    return client.post(path, {"csrfmiddlewaretoken": token[1], **values})
+
+
+def test_the_kill_switch_asks_says_and_acts(browser_client: Client, now: datetime) -> None:
+    scenes.under_attack(now)
+    asked = text(browser_client, "/points/switches/panic/")
+    assert "Switch everything off?" in asked
+    assert "Requests are still taken" in asked
+
+    answer = press(browser_client, "/points/switches/panic/", version="off", reason="wrong  prefixes")
+
+    assert answer.status_code == 302
+    hold = Hold.objects.get()
+    assert (hold.kind, hold.reason, hold.actor) == ("panic", "wrong prefixes", f"operator {NAME}")
+    for path in ("/", "/points/"):
+        assert "All enforcement is switched off." in text(browser_client, path)
+
+
+def test_a_switch_that_changed_meanwhile_is_asked_for_again(browser_client: Client, now: datetime) -> None:
+    holds.throw(Hold.Kind.FREEZE, actor="op", reason="maintenance", now=now)
+
+    answer = press(browser_client, "/points/switches/freeze/", version="off", reason="mine")
+
+    assert answer.status_code == 409
+    assert "it changed while you read" in answer.content.decode()
+    assert Hold.objects.get().reason == "maintenance"
+
+
+def test_a_switch_is_lifted_and_the_breaker_cannot_be_thrown_by_hand(browser_client: Client, now: datetime) -> None:
+    assert browser_client.get("/points/switches/breaker/").status_code == 404
+    assert browser_client.get("/points/switches/nonsense/").status_code == 404
+    hold = holds.throw(Hold.Kind.BREAKER, actor="server", reason="too many", now=now)
+    version = f"{hold.pk}-{hold.since.isoformat()}"
+
+    press(browser_client, "/points/switches/breaker/", version=version)
+
+    assert not Hold.objects.exists()
+    assert Audit.objects.filter(action="breaker-lift", door="dashboard").exists()
+
+
+def test_nobody_without_a_login_throws_a_switch(client: Client, db: None) -> None:
+    answer = client.post("/points/switches/panic/", {"version": "off"})
+
+    assert answer.status_code == 302
+    assert "/login/" in answer["Location"]
+    assert not Hold.objects.exists()

@@ -34,6 +34,8 @@ SCENES: dict[str, tuple[Scene, tuple[tuple[str, str], ...]]] = {
             ("mitigations", "/mitigations/"),
             ("sessions", "/sessions/"),
             ("domains", "/domains/"),
+            ("points", "/points/"),
+            ("switch", "/points/switches/panic/"),
             ("domain", "/domains/3/"),
             ("stop", "/mitigations/1/"),
         ),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import socketserver
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import dns.flags
 import dns.message
@@ -23,6 +26,7 @@ class Zone:
     aliases: dict[str, str] = field(default_factory=dict)  # CNAME
     failing: set[str] = field(default_factory=set)
     ttl: int = 60
+    validated: bool = False  # AD is set in what is answered
     asked: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -32,7 +36,7 @@ class Zone:
 
     def answer(self, query: dns.message.Message) -> dns.message.Message:
         response = dns.message.make_response(query)
-        response.flags |= dns.flags.RA
+        response.flags |= dns.flags.RA | (dns.flags.AD if self.validated else 0)
         question = query.question[0]
         name = question.name.to_text(omit_final_dot=True).lower()
         self.asked.append(name)
@@ -66,6 +70,44 @@ def serving(zone: Zone) -> Iterator[Zone]:
         finally:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
                 last.sendto(b"", ("127.0.0.1", zone.port))
+            thread.join(timeout=5)
+
+
+@contextmanager
+def serving_tls(zone: Zone, certificate: Path, key: Path) -> Iterator[str]:
+    """Answer over TLS (RFC 7858) until the block ends; the resolver's address as `tls://..#localhost`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    class Handler(socketserver.StreamRequestHandler):
+        def setup(self) -> None:
+            self.request.settimeout(10)
+            self.request = context.wrap_socket(self.request, server_side=True)
+            super().setup()
+
+        def finish(self) -> None:
+            super().finish()
+            self.request.close()
+
+        def handle(self) -> None:
+            while length := self.rfile.read(2):
+                query = dns.message.from_wire(self.rfile.read(int.from_bytes(length)))
+                wire = zone.answer(query).to_wire()
+                self.wfile.write(len(wire).to_bytes(2) + wire)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """A client that does not trust us hangs up; that is what its test wants."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"tls://127.0.0.1:{server.server_address[1]}#localhost"
+        finally:
+            server.shutdown()
             thread.join(timeout=5)
 
 

@@ -24,6 +24,32 @@ from tests.harness.waiting import until
 ROOT = Path(__file__).resolve().parents[2]
 _numbers = itertools.count(1)
 
+MAKE_CASTS = """
+import json
+from pathlib import Path
+from django.conf import settings
+from mitigation.pki.authority import open_authority
+from mitigation.pki.certificates import describe
+from mitigation.pki.home import Home, write_private, write_public
+from mitigation.runtime import clock
+from mitigation.services import certificates, domains
+home = Home(settings.DOTS_HOME)
+authority = open_authority(home)
+made = []
+for wanted in {wanted}:
+    how = dict(actor="tests", now=clock.now())
+    domains.add_domain(wanted["domain"], prefixes=wanted["prefixes"], fqdns=wanted["fqdns"], **how)
+    for role in wanted["clients"]:
+        name = role + "." + wanted["domain"]
+        issued = certificates.issue(domains.add_client(name, domain=wanted["domain"], **how), authority, **how)
+        out = Path({out!r}) / name
+        write_private(out / "key.pem", issued.key_pem)
+        write_public(out / "cert.pem", issued.certificate_pem)
+        write_public(out / "ca.pem", home.authority_certificate.read_bytes())
+        made.append((name, describe(issued.certificate_pem).serial))
+print(json.dumps(made))
+"""
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -58,6 +84,16 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Cast:
+    """A domain with two clients, and mallory, a client of a domain of her own."""
+
+    domain: Domain
+    alice: Files
+    bob: Files
+    mallory: Files
+
+
+@dataclass(frozen=True)
 class Result:
     """How a command ended."""
 
@@ -87,6 +123,8 @@ class Product:
             "DOTS_SIGNAL_PORT": str(self.signal_port),
             "DOTS_WEB_PORT": str(self.web_port),
             "DOTS_DATA_PORT": str(self.data_port),
+            # Two instances in one network namespace need two tables: whoever comes second enforces nothing.
+            **({} if namespace else {"DOTS_NFT_TABLE": f"dots_{self.signal_port}"}),
             "PYTHONUNBUFFERED": "1",
             "XDG_STATE_HOME": str(home / "client-state"),
             **({} if environment and "DATABASE_URL" in environment else databases.own_environment()),
@@ -179,16 +217,7 @@ class Product:
 
     def new_domain(self) -> Domain:
         """A domain nobody else has; numbers go up for the whole run."""
-        number = next(_numbers)
-        prefix = f"10.{100 + number // 256}.{number % 256}"
-        prefix6 = f"2001:db8:{number:x}::"
-        domain = Domain(
-            name=f"domain-{number}.example",
-            prefix=f"{prefix}.0/24",
-            prefix6=f"{prefix6}/64",
-            host=f"{prefix}.7",
-            host6=f"{prefix6}7",
-        )
+        domain = _next_domain()
         self.manage("domain", "add", domain.name, "--prefix", domain.prefix, "--prefix", domain.prefix6)
         return domain
 
@@ -199,11 +228,44 @@ class Product:
         added = self.manage("client", "add", name, "--domain", domain.name, "--out", str(out), "--json").json
         return Files(name, added["serial"], out)
 
+    def new_casts(self, count: int) -> list[Cast]:
+        """Several casts by one command, since a command takes a second."""
+        domains = [_next_domain() for _ in range(count)]
+        clients = self.home / "clients"
+        wanted = [
+            {"domain": one.name, "prefixes": [one.prefix, one.prefix6], "fqdns": [one.name], "clients": roles}
+            for domain in domains
+            for one, roles in ((domain, ["alice", "bob"]), (_next_domain(), ["mallory"]))
+        ]
+        made = self.manage("shell", "-c", MAKE_CASTS.format(wanted=wanted, out=str(clients))).out
+        serials = json.loads(made.strip().splitlines()[-1])
+        roles = [Files(name, serial, clients / name) for name, serial in serials]
+        trios = zip(domains, roles[0::3], roles[1::3], roles[2::3], strict=True)
+        return [Cast(*trio) for trio in trios]
+
+    def table(self) -> str:
+        """The rules that stand in its nftables table, as `nft list` has them at one moment."""
+        command = [*self._inside, "nft", "list", "table", "inet", self.environment["DOTS_NFT_TABLE"]]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+
     def mitigations(self) -> list[dict[str, Any]]:
         return self.manage("mitigation", "list", "--json").json
 
     def mitigation(self, number: int) -> dict[str, Any]:
         return self.manage("mitigation", "show", str(number), "--json").json
+
+
+def _next_domain() -> Domain:
+    number = next(_numbers)
+    prefix = f"10.{100 + number // 256}.{number % 256}"
+    prefix6 = f"2001:db8:{number:x}::"
+    return Domain(
+        name=f"domain-{number}.example",
+        prefix=f"{prefix}.0/24",
+        prefix6=f"{prefix6}/64",
+        host=f"{prefix}.7",
+        host6=f"{prefix6}7",
+    )
 
 
 @contextlib.contextmanager

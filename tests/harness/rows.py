@@ -72,7 +72,7 @@ def _row(model: type[models.Model], number: int) -> models.Model:
 
 def _value(field: models.Field[Any, Any], model: type[models.Model], number: int) -> Any:
     if field.choices:
-        return next(iter(field.choices))[0]
+        return list(field.choices)[number - 1 if field.unique else 0][0]
     match field:
         case models.BooleanField():
             return number == 1

@@ -49,7 +49,7 @@ class Memory(Driver):
         self.resyncs += 1
         self.rules = {one.rule.key: one for one in desired}
 
-    def remove_all(self) -> None:
+    def remove_all(self, *, by_force: bool = False) -> None:
         self.rules.clear()
 
     def _work(self) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from requests_and_outcomes import granted, refused, request
 
-from mitigation.exceptions import MalformedRequest, ScopeConflict
-from mitigation.models import Audit, Cuid, Domain, Mitigation
+from mitigation.exceptions import MalformedRequest, NotFound, ScopeConflict
+from mitigation.models import Acl, Audit, Client, Cuid, Domain, EquivalentCdid, Mitigation
 from mitigation.protocol.scope import MitigationRequest, Scope
 from mitigation.protocol.status import Status
-from mitigation.services import aliases, domains, mitigations
+from mitigation.services import aliases, cuids, domains, mitigations
+from mitigation.services.cuids import Behind
 from mitigation.services.mitigations import Withdrawal
 from mitigation.signal_channel import reports
 
@@ -69,3 +70,49 @@ def test_a_gateway_is_made_one_by_an_operator(cast: Any, now: datetime) -> None:
     gateway.refresh_from_db()
     assert gateway.is_gateway
     assert Audit.objects.get(subject="client gw").after == {"domain": "a.example", "gateway": True}
+
+
+@pytest.fixture
+def gateways(cast: Any, now: datetime) -> list[str]:
+    """Two of one domain, and one of another."""
+    names = {"gw1": "a.example", "gw2": "a.example", "gw3": "m.example"}
+    for name, domain in names.items():
+        domains.add_client(name, domain=domain, actor="test", now=now, is_gateway=True)
+    return list(names)
+
+
+@pytest.mark.rows("SIG-CDI-008")
+def test_equivalence_is_written_down_once_and_can_be_undone(gateways: list[str], now: datetime) -> None:
+    this, that = Behind("gw2", "two"), Behind("gw1", "one")
+
+    cuids.equate(this, that, actor="op", now=now)
+    with pytest.raises(MalformedRequest, match="already"):
+        cuids.equate(this, that, actor="op", now=now)
+    cuids.separate(this, actor="op", now=now)
+
+    with pytest.raises(NotFound):
+        cuids.separate(this, actor="op", now=now)
+    assert not EquivalentCdid.objects.exists()
+    told = Audit.objects.filter(subject="cdid gw2/two").order_by("pk").values_list("actor", "action", "after")
+    assert list(told) == [("op", f"cdid-{what}", {"same-as": "gw1/one"}) for what in ("equate", "separate")]
+
+
+@pytest.mark.rows("SIG-CDI-008")
+def test_what_would_be_out_of_reach_is_not_equated(gateways: list[str], submit: Submit, now: datetime) -> None:
+    target = Scope.from_json({"target-prefix": ["198.51.100.7/32"]})
+    gateway = Client.objects.get(name="gw2")
+    aliases.create(gateway.pk, "c", "web", target, cdid="with-alias", now=now)
+    times = {"created_at": now, "refreshed_at": now, "expires_at": now}
+    Acl.objects.create(client=gateway, cdid="with-filter", cuid="c", name="a", activation_type=1, **times)
+    submit(gateway, through("with-mitigation", request(1)))
+
+    for cdid, words in (
+        ("with-alias", "has aliases"),
+        ("with-filter", "has filters"),
+        ("with-mitigation", "has live mitigations"),
+        ("", "1 to 250 octets"),
+    ):
+        with pytest.raises(MalformedRequest, match=words):
+            cuids.equate(Behind("gw2", cdid), Behind("gw1", "one"), actor="op", now=now)
+    with pytest.raises(MalformedRequest, match="different domains"):
+        cuids.equate(Behind("gw3", "x"), Behind("gw1", "one"), actor="op", now=now)

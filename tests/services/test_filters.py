@@ -139,7 +139,7 @@ def test_a_change_from_outside_is_told_in_active_mitigations(
 
     def told(client: Client) -> Any:
         body = reports.encode(list(Mitigation.objects.filter(client=client)), now=now)
-        return messages.decode_reports(body)[0].get("acl-list-control")
+        return messages.decode_reports(body)[0].get("ietf-dots-signal-control:acl-list")
 
     assert told(cast.alice) == [{"acl-name": row.name, "activation-type": DEACTIVATE}]
     assert told(cast.bob) is None

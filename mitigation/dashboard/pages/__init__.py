@@ -7,8 +7,9 @@ from mitigation.dashboard.pages.domains import DOMAIN, DOMAINS
 from mitigation.dashboard.pages.mitigation import MITIGATION
 from mitigation.dashboard.pages.mitigations import MITIGATIONS
 from mitigation.dashboard.pages.now import NOW
+from mitigation.dashboard.pages.points import POINTS
 from mitigation.dashboard.pages.sessions import SESSIONS
 
-PAGES = {page.name: page for page in (NOW, MITIGATIONS, MITIGATION, SESSIONS, DOMAINS, DOMAIN)}
+PAGES = {page.name: page for page in (NOW, MITIGATIONS, MITIGATION, SESSIONS, DOMAINS, DOMAIN, POINTS)}
 
 __all__ = ["PAGES", "Context", "Page", "Rows"]

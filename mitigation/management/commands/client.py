@@ -14,13 +14,18 @@ from mitigation.models import Client
 from mitigation.pki.authority import open_authority
 from mitigation.pki.certificates import describe
 from mitigation.pki.home import Home, write_private, write_public
-from mitigation.services import certificates, domains
+from mitigation.services import certificates, cuids, domains
 from mitigation.services.units import unit_of_work
 
 
 class Command(Verbs):
     help = "Add and list the clients of domains."
-    verbs = {"add": "a client with a new certificate", "list": "the clients there are"}
+    verbs = {
+        "add": "a client with a new certificate",
+        "equate": "take what comes through one gateway for what comes through another",
+        "separate": "undo that",
+        "list": "the clients there are",
+    }
 
     def arguments_add(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME")
@@ -48,6 +53,28 @@ class Command(Verbs):
             sentence=f"client {client} of {options['domain']}: ca.pem, cert.pem and key.pem are in {out}."
             " The key is nowhere else.",
         )
+
+    def arguments_equate(self, parser: ArgumentParser) -> None:
+        parser.add_argument("gateway", metavar="GATEWAY")
+        parser.add_argument("cdid", metavar="CDID", help="which it gives for a client")
+        parser.add_argument("other", metavar="OTHER-GATEWAY", help="of the same domain")
+        parser.add_argument("same", metavar="OTHER-CDID", help="which that one gives for the same client")
+
+    def do_equate(self, options: Mapping[str, Any]) -> None:
+        this = cuids.Behind(options["gateway"], options["cdid"])
+        that = cuids.Behind(options["other"], options["same"])
+        cuids.equate(this, that, actor=actor(), now=now())
+        values = {"gateway": this.gateway, "cdid": this.cdid, "same_as": {"gateway": that.gateway, "cdid": that.cdid}}
+        self.show_one(values, options, sentence=f"{this} is the same client as {that}")
+
+    def arguments_separate(self, parser: ArgumentParser) -> None:
+        parser.add_argument("gateway", metavar="GATEWAY")
+        parser.add_argument("cdid", metavar="CDID")
+
+    def do_separate(self, options: Mapping[str, Any]) -> None:
+        this = cuids.Behind(options["gateway"], options["cdid"])
+        cuids.separate(this, actor=actor(), now=now())
+        self.show_one({"gateway": this.gateway, "cdid": this.cdid}, options, sentence=f"{this} stands for itself again")
 
     def do_list(self, options: Mapping[str, Any]) -> None:
         rows = [

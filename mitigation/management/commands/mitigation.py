@@ -5,19 +5,28 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
 
+from mitigation.management.commands import _plans
 from mitigation.management.commands._output import Verbs, actor, cell, now
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Status
-from mitigation.services import mitigations
+from mitigation.services import accept_lists, mitigations
 
 
 class Command(Verbs):
     help = "List, show and stop mitigations."
-    verbs = {"list": "those that are live", "show": "everything about one", "stop": "end one at once"}
+    verbs = {
+        "list": "those that are live",
+        "show": "everything about one",
+        "stop": "end one at once",
+        "plan": "what a request would do: rules, addresses, overlaps, verdict; nothing is changed",
+        "replay": "what the rules of a request would have dropped and passed of a capture",
+        "attackers": "say from where it is attacked, so that filters letting that in are found",
+    }
 
     def arguments_list(self, parser: ArgumentParser) -> None:
         parser.add_argument("--all", action="store_true", help="ended ones too, newest first")
@@ -28,6 +37,17 @@ class Command(Verbs):
     def arguments_stop(self, parser: ArgumentParser) -> None:
         self.arguments_show(parser)
         parser.add_argument("--reason", default="stopped by an operator")
+
+    def arguments_attackers(self, parser: ArgumentParser) -> None:
+        self.arguments_show(parser)
+        parser.add_argument("sources", nargs="*", metavar="PREFIX", help="none: nothing is said of sources any more")
+
+    def arguments_plan(self, parser: ArgumentParser) -> None:
+        _plans.add_request_arguments(parser)
+
+    def arguments_replay(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=Path, metavar="FILE", help="pcap or pcapng")
+        _plans.add_request_arguments(parser)
 
     def do_list(self, options: Mapping[str, Any]) -> None:
         query = Mitigation.objects.select_related("client", "domain").order_by("-pk")
@@ -46,6 +66,33 @@ class Command(Verbs):
         mitigations.stop(options["id"], actor=actor(), reason=options["reason"], now=now(), door="command")
         values = {"id": options["id"], "status": int(Status.WITHDRAWN)}
         self.show_one(values, options, sentence=f"mitigation {options['id']} is stopped; its rules go within a second")
+
+    def do_plan(self, options: Mapping[str, Any]) -> None:
+        found = _plans.outlook(options)
+        self.show_one(_plans.plan_values(found), options, sentence="\n".join(_plans.plan_lines(found)))
+        if found.refused:
+            raise SystemExit(1)
+
+    def do_replay(self, options: Mapping[str, Any]) -> None:
+        found = _plans.outlook(options)
+        if found.refused:
+            raise CommandError(f"there are no rules to replay: {found.refused}")
+        try:
+            values = _plans.replay_values(options["file"], found)
+        except OSError as error:
+            raise CommandError(f"{options['file']}: {error.strerror}") from None
+        self.show_one(values, options, sentence="\n".join(_plans.replay_lines(values)))
+
+    def do_attackers(self, options: Mapping[str, Any]) -> None:
+        when = now()
+        found = accept_lists.report_attackers(options["id"], options["sources"], actor=actor(), now=when)
+        told = (
+            f"its client is told that its filters accept them: {', '.join(found)}"
+            if found
+            else "no filter accepts them"
+        )
+        sentence = f"mitigation {options['id']}: {len(options['sources'])} sources noted; {told}"
+        self.show_one({"id": options["id"], "accept_lists": found}, options, sentence=sentence)
 
 
 _TARGETS = ("target-prefix", "target-fqdn", "target-uri", "alias-name")
@@ -82,6 +129,8 @@ def _details(one: Mitigation) -> dict[str, Any]:
         "ended_at": one.ended_at,
         "problem": one.problem,
         "notes": one.notes,
+        "attackers": one.attackers,
+        "accept_lists": one.accept_lists,
         "rules": [
             {
                 "text": rule.text,

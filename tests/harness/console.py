@@ -1,0 +1,77 @@
+"""A process of the product's own that a test can ask: `manage.py shell`, kept open, on the same database.
+
+What it commits is another process's commit to the signal channel; what it reads is what a restart would find.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.harness.product import ROOT, Product
+
+_LOOP = """
+import json, sys, traceback
+for line in sys.stdin:
+    asked = json.loads(line)
+    space = asked["values"]
+    try:
+        exec(asked["code"], space)
+        answer = {"result": space.get("result")}
+    except Exception:
+        answer = {"error": traceback.format_exc()}
+    print("answer:" + json.dumps(answer, default=str), flush=True)
+"""
+_IMPORTS = """
+from mitigation.models import *
+from mitigation.runtime import clock
+now = clock.now()
+"""
+
+
+class Console:
+    """Use `console()`."""
+
+    def __init__(self, product: Product) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), "shell", "-c", _LOOP],
+            cwd=ROOT,
+            env=product.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, code: str, **values: Any) -> Any:
+        """Run statements that know all models, `now`, and `values` by name; what they leave in `result`, as JSON has it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"code": _IMPORTS + code, "values": values}) + "\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith("answer:"):
+                answer = json.loads(line.removeprefix("answer:"))
+                assert "error" not in answer, answer["error"]
+                return answer["result"]
+        raise AssertionError(f"the console ended with {self._process.wait(timeout=5)}")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=10)
+        self._process.stdout.close()
+
+
+@contextmanager
+def console(product: Product) -> Iterator[Console]:
+    """Open for as long as the block lasts."""
+    opened = Console(product)
+    try:
+        yield opened
+    finally:
+        opened.close()
