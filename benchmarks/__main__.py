@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -193,6 +194,7 @@ class Bench:
 
 def main() -> None:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers and directories go with us
     began = time.monotonic()
     load.build()
     core = min(os.sched_getaffinity(0))
