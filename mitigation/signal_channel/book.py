@@ -39,6 +39,11 @@ class Book:
         fresh._take(Credential.objects.all())
         self._refused, self._usable = fresh._refused, fresh._usable
 
+    @staticmethod
+    def concerns(changes: Iterable[tuple[str, int]]) -> bool:
+        """Whether `refresh` would read anything."""
+        return any(topic in (Change.Topic.CLIENT, Change.Topic.CREDENTIAL) for topic, _ in changes)
+
     def refresh(self, changes: Iterable[tuple[str, int]]) -> bool:
         """Read what changed; whether anything did. A changed client or domain may touch many: everything is read."""
         topics = {topic for topic, _ in changes}

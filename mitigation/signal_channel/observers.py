@@ -58,6 +58,10 @@ class Observers:
             and self._of_session.get(session_id, 0) < MAXIMUM_PER_SESSION
         )
 
+    def watches(self, key: Key) -> bool:
+        """Whether anybody observes just this."""
+        return key in self._by_key
+
     def wake(self, client_id: int, cdid: str, cuid: str, mid: int) -> None:
         """This mitigation changed: its observers and those of the list are due."""
         for key in ((client_id, cdid, cuid, mid), (client_id, cdid, cuid, None)):
