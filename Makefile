@@ -15,7 +15,7 @@ help:
 	@echo "make test         everything; make test-fast in under a minute"
 	@echo "make test-postgres  the same on PostgreSQL, in a cluster of its own"
 	@echo "make lint         style and types"
-	@echo "make bench        handshakes, GET and durable PUT a second"
+	@echo "make bench        what the signal channel does in a second; make bench BENCH=--quick in four minutes"
 	@echo "make flood        what a client waits for its answers while others flood the server"
 	@echo "make fuzz         a minute of unmeant input for each decoder; make fuzz SECONDS=600 for longer"
 	@echo "make conformance  rows of the standards covered and passing"
@@ -53,7 +53,7 @@ format: $(DEV_STAMP)
 	$(BIN)/ruff format .
 
 bench: $(DEV_STAMP)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 flood: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.flood
