@@ -345,6 +345,8 @@ def test_the_commands_approve_and_reject(cast: Any, submit: Submit, now: datetim
     granted(submit(cast.alice, request(1, "198.51.100.1/32"), at=present))
     granted(submit(cast.alice, request(2, "198.51.100.2/32"), at=present))
 
+    listed = {one["mid"]: one["approve_by"] for one in json.loads(said("list", "--json"))}
+    assert listed[1] == (present + timedelta(seconds=WITHIN)).strftime("%Y-%m-%dT%H:%M:%SZ")
     answer = json.loads(said("approve", str(row(1).pk), "--json"))
     assert (answer["approved"], answer["approvals"], answer["needed"]) == (True, 1, 1)
     assert "is rejected; its client is told" in said("reject", str(row(2).pk), "--reason", "not this host")

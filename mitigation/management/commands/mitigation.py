@@ -133,6 +133,7 @@ def _row(one: Mitigation, when: datetime) -> dict[str, Any]:
         "target": [target for name in _TARGETS for target in one.scope.get(name, ())],
         "status": _status(one.status),
         "remaining": one.remaining(when) if one.is_live else None,
+        "approve_by": one.approve_by if one.needs_approval else None,
         "dropped_packets": one.dropped_packets,
         "dropped_octets": one.dropped_octets,
     }
@@ -146,7 +147,6 @@ def _details(one: Mitigation) -> dict[str, Any]:
         "lifetime": one.lifetime,
         "requested_at": one.requested_at,
         "approved_at": one.approved_at,
-        "approve_by": one.approve_by,
         "approvals": one.approvals,
         "rendered_at": one.rendered_at,
         "installed_at": one.installed_at,
