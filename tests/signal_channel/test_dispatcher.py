@@ -85,6 +85,7 @@ def test_every_refusal_is_in_the_table() -> None:
         exceptions.IllegalTransition,
         exceptions.DriverError,
         exceptions.Ignored,
+        exceptions.NotByThisPerson,
         exceptions.StorageRefused,
     }
     assert own - not_for_peers == set(errors.CODES)
