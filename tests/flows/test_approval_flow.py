@@ -120,9 +120,11 @@ def test_shadow_mode_is_told_as_not_enforced(product: Product, domain: Domain, a
     assert alice.get(1).scope[16] == 4
     until(lambda: domain.host in product.table(), what="what counts standing in the kernel")
 
-    rules = shown(product, domain, 1)["rules"]
-    installed = [rule["text"] for rule in rules if rule["state"] == "installed"]
-    assert {rule["state"] for rule in rules} == {"shadow", "installed"}
+    def rules() -> list[dict[str, Any]]:
+        return list(shown(product, domain, 1)["rules"])
+
+    until(lambda: {rule["state"] for rule in rules()} == {"shadow", "installed"}, what="the rules being shown")
+    installed = [rule["text"] for rule in rules() if rule["state"] == "installed"]
     assert len(installed) == 1
     assert alice.get(1).scope[16] == 4
 
