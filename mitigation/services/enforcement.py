@@ -205,7 +205,9 @@ def _note_health(point: EnforcementPoint, driver: Driver, problem: str, *, now: 
     if not point.enforces:
         points.note_health(point.pk, health=EnforcementPoint.Health.READY, sentence=problem, now=now)
         return
+    if problem:  # known already: equipment that hangs is not asked, and waited for, again
+        points.note_health(point.pk, health=EnforcementPoint.Health.DOWN, sentence=problem, now=now)
+        return
     found = driver.health()
-    down = problem or found.state is HealthState.DOWN
-    state = EnforcementPoint.Health.DOWN if down else EnforcementPoint.Health.READY
-    points.note_health(point.pk, health=state, sentence=problem or found.sentence, now=now)
+    state = EnforcementPoint.Health.DOWN if found.state is HealthState.DOWN else EnforcementPoint.Health.READY
+    points.note_health(point.pk, health=state, sentence=found.sentence, now=now)
