@@ -198,10 +198,11 @@ class NftablesDriver(Driver):
 def _in_force(structure: Structure, inventory: Inventory) -> dict[str, Installed]:
     """A rule counts when each of its parts is looked up, counted and sent to a chain that is as it was made."""
     counted = {(place, one.key) for place, entries in inventory.counted.items() for one in entries}
+    whole = {name for name in structure.chains if structure.holds_some(name)}
     seen: dict[str, list[int]] = {}
     for place, entries in inventory.scoped.items():
         for one in entries:
-            if one.key and (place, one.key) in counted and structure.holds_some(one.target):
+            if one.key and (place, one.key) in counted and one.target in whole:
                 seen.setdefault(one.key, []).append(one.expires)
     found = {}
     for key, deadlines in seen.items():

@@ -25,8 +25,8 @@ from mitigation.tasks import holder
 FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty
 
 # When the equipment says that somebody changed something, a look comes earlier. It may well have been something of
-# theirs, and often, so looks take no more than a part of the time: that many times as long passes between them.
-REST = 4.0
+# theirs, and often, so looks take no more than half of the time: that many times as long passes between them.
+REST = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def look(name: str) -> None:
 
 def _is_due(point: EnforcementPoint) -> bool:
     since = time.monotonic() - _last_full.get(point.pk, 0.0)
-    if since > FULL_LOOK:
+    if since > FULL_LOOK or (point.enforces and point.health == EnforcementPoint.Health.DOWN):
         return True
     return since > REST * _last_took.get(point.pk, 0.0) and not _driver(point).is_as_read()
 

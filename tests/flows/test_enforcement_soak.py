@@ -160,7 +160,7 @@ class Soak:
     def until_whole(self, *, within: float = REPAIRED_WITHIN * ROOM) -> float:
         began = time.monotonic()
         try:
-            until(self.is_whole, within=within, every=0.1, what="what was wanted")
+            until(self.is_whole, within=within, every=0.3, what="what was wanted")
         except AssertionError:
             now = standing(self.box)
             missing, extra = list((self.wanted - now).items())[:5], list((now - self.wanted).items())[:5]
@@ -197,14 +197,18 @@ class Soak:
             self.box.do(f"flush chain inet {TABLE} {self.first('chain', prefix)}")
 
     def foreign_things(self) -> None:
-        theirs = "table ip theirs { chain incoming { type filter hook input priority 7; policy accept; counter; } }"
-        self.box.do(f"{theirs}\nadd chain inet {TABLE} foreign_chain\nadd rule inet {TABLE} foreign_chain counter")
+        self.box.do("add table ip theirs")
+        self.box.do("add chain ip theirs incoming { type filter hook input priority 7; policy accept; }")
+        self.box.do("add rule ip theirs incoming counter")
+        self.box.do(f"add chain inet {TABLE} foreign_chain")
+        self.box.do(f"add rule inet {TABLE} foreign_chain counter")
         self.box.do(f'insert rule inet {TABLE} {self.first("chain", "drops")} accept comment "foreign"')
         before = self.box.run(self.box.real, "-s", "list", "table", "ip", "theirs")
         self.until_whole()
         assert self.box.run(self.box.real, "-s", "list", "table", "ip", "theirs") == before
         assert "counter" in self.box.run(self.box.real, "list", "chain", "inet", TABLE, "foreign_chain")
-        self.box.do(f"delete table ip theirs\ndelete chain inet {TABLE} foreign_chain")
+        self.box.do("delete table ip theirs")
+        self.box.do(f"delete chain inet {TABLE} foreign_chain")
 
     def flushed(self) -> None:
         self.box.do("flush ruleset")
