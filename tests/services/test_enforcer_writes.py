@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from mitigation.drivers.base import Counter
 from mitigation.models import EnforcementPoint, Mitigation, Rule, Sample
 from mitigation.services import batches, counting, enforcement, evidence
 from mitigation.services.units import unit_of_work
+from mitigation.tasks import enforcement as tasks
 
 WRITES = ("INSERT", "UPDATE", "DELETE", "BEGIN", "SAVEPOINT")
 
@@ -176,3 +178,38 @@ def test_an_end_in_the_middle_loses_nothing_and_counts_nothing_twice(
     dropping = Rule.objects.filter(drops=True, mitigations__mid=1).count()
     assert set(Rule.objects.values_list("packets", flat=True)) == {30}
     assert set(Mitigation.objects.values_list("dropped_packets", flat=True)) == {30 * dropping}
+
+
+def test_equipment_that_failed_is_not_asked_and_waited_for_a_second_time(
+    fill: Callable[[int], None], driver: Memory, reconcile: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(1)
+    asked = []
+    monkeypatch.setattr(driver, "health", lambda: asked.append(1))
+    driver.broken = "nft did not answer within 20 seconds"
+
+    reconcile()
+
+    point = EnforcementPoint.objects.get()
+    assert (asked, point.health, point.health_sentence) == ([], "down", driver.broken)
+
+
+def test_a_look_is_due_when_somebody_changed_something_or_the_point_was_down(
+    cast: Any, driver: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EnforcementPoint.objects.get()
+    monkeypatch.setattr(tasks, "_driver", lambda _: driver)
+    monkeypatch.setattr(driver, "is_as_read", lambda: False)
+    long_ago = time.monotonic() - 5.0
+
+    def due(*, took: float, health: str = "ready") -> bool:
+        monkeypatch.setitem(tasks._last_full, point.pk, long_ago)
+        monkeypatch.setitem(tasks._last_took, point.pk, took)
+        point.health = health
+        return tasks._is_due(point)
+
+    assert due(took=2.0)
+    assert not due(took=20.0), "looks may take half of the time, no more"
+    assert due(took=20.0, health="down")
+    monkeypatch.setattr(driver, "is_as_read", lambda: True)
+    assert not due(took=2.0)
