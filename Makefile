@@ -15,7 +15,7 @@ help:
 	@echo "make test         everything; make test-fast in under a minute"
 	@echo "make test-postgres  the same on PostgreSQL, in a cluster of its own"
 	@echo "make lint         style and types"
-	@echo "make bench        handshakes, GET and durable PUT a second"
+	@echo "make bench        what the signal channel does in a second; make bench BENCH=--quick in four minutes"
 	@echo "make bench-enforcement  the enforcer with 100, 1,000 and 10,000 mitigations; as root"
 	@echo "make soak-enforcement   ROUNDS=100 faults, each followed by the rules that were wanted; as root"
 	@echo "make flood        what a client waits for its answers while others flood the server"
@@ -55,7 +55,7 @@ format: $(DEV_STAMP)
 	$(BIN)/ruff format .
 
 bench: $(DEV_STAMP)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-enforcement: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.enforcement

@@ -1,8 +1,9 @@
-"""`python -m benchmarks`: handshakes, GET and durable PUT of the signal channel, with libcoap's server beside.
+"""`python -m benchmarks`: what the signal channel does in a second, how long it takes, and what it costs.
 
-The signal worker runs alone, pinned to the first core, with SQLite on a real disk; the generator (`load.c`) runs on the
-other cores, and its share of a core is printed, so that it can be seen not to be the bottleneck. Ours and libcoap's
-turns alternate in one run. These machines are shared: quote medians and ratios.
+The signal worker runs alone on the first core, with its bus; SQLite lies on a real disk, PostgreSQL in a cluster of its
+own. The generator (`load.c`) runs on the other cores, and its share of a core is printed, so that it can be seen not to
+be the bottleneck. libcoap's server has its turn in the same run. These machines are shared: the server's own CPU time
+for a request hardly depends on the neighbours, rates and latencies do.
 """
 
 from __future__ import annotations
@@ -10,235 +11,250 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import statistics
-import subprocess
+import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-LOAD = HERE / "bin" / "load"
-PORT, LIBCOAP_PORT = 24646, 24650
-CUID = "bench"
+from benchmarks import load, machine, rows, soak
+from benchmarks.load import Failed, Figure
+from benchmarks.servers import ROOT, Installation, Server, home, libcoap
+from benchmarks.tables import Results, Table, codes, milliseconds, rate, spread
 
-
-@dataclass(frozen=True)
-class Server:
-    """A running server to load: who it is, where, with which files."""
-
-    name: str
-    port: int
-    files: Path
-    pid: int
-
-    def resident_kb(self) -> int:
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
-
-    def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+NAMES = ("handshakes", "get", "put", "observe", "expiry", "memory")
+FIRST = 100_001  # the first mid of those that are active; lower ones ask for the same addresses, and are refused
+NEW = 4_000_000  # from here on requests are new
+PUT_HEADS = ("request", "sessions", "/s", "lowest to highest", "p50 ms", "p99 ms", "CPU us", "generator", "answers")
 
 
-class Failed(Exception):
-    """The generator got no figure; the text says why."""
+class Bench:
+    """One run over one database."""
+
+    def __init__(
+        self, options: argparse.Namespace, results: Results, database: str, installation: Installation
+    ) -> None:
+        self.options = options
+        self.results = results
+        self.database = database
+        self.installation = installation
+
+    def wants(self, name: str) -> bool:
+        return name in self.options.only
+
+    def run(self) -> None:
+        """What was asked for, one after the other; a part without a figure says why, and the next begins."""
+        # What no database has a part in is measured once.
+        engine = self.database == "SQLite" and any(map(self.wants, ("handshakes", "get", "memory")))
+        for wanted, part in (
+            (engine, self._engine),
+            (self.wants("put") or self.wants("memory"), self._put),
+            (self.wants("observe"), self._observe),
+            (self.wants("expiry"), self._expiry),
+        ):
+            if not wanted:
+                continue
+            try:
+                part()
+            except Failed as reason:
+                print(f"no figure: {reason}")
+
+    # -- without a database
+
+    def _engine(self) -> None:
+        self.installation.rows("fill", str(FIRST), str(self.options.active[0]))
+        with self.installation.worker() as server, libcoap(server.files, self.installation.core) as other:
+            if self.wants("handshakes"):
+                self._beside(server, other, "Handshakes, mutual certificates", [("full", 50), ("resumed", 50)])
+            if self.wants("get"):
+                one = [("get", number) for number in self.options.sessions]
+                self._beside(server, other, "GET, one of 1,000 mitigations from the cache", one)
+                self._beside(server, None, "GET of all mitigations, first block", [("list", 100)])
+            if self.wants("memory"):
+                self._memory(server)
+
+    def _beside(self, server: Server, other: Server | None, title: str, cases: list[tuple[str, int]]) -> None:
+        heads = ("kind", "sessions", "/s", "lowest to highest", "p50 ms", "p99 ms", "CPU us", "generator")
+        table = self.results.table(title, *heads, "libcoap /s", "its CPU us", "ratio")
+        for mode, sessions in cases:
+            values = {"first": FIRST, "mids": self.options.active[0]}
+            mine = self._measure(server, mode, sessions, **values)
+            theirs = self._measure(other, mode, sessions, **values) if other is not None else None
+            table.add(
+                *(mode, str(sessions), rate(mine), spread(mine), milliseconds(mine.p50_ms), milliseconds(mine.p99_ms)),
+                *(f"{mine.cpu_us:.0f}", f"{mine.generator_core:.2f}", rate(theirs)),
+                *((f"{theirs.cpu_us:.0f}", f"{mine.per_second / theirs.per_second:.2f}") if theirs else ("-", "-")),
+            )
+
+    def _memory(self, server: Server) -> None:
+        table = self.results.table("Memory of the signal worker", "of", "number", "kB each", "kB before")
+        load.measure(server, "get", sessions=100, first=FIRST, mids=100)  # whatever is made once is made now
+
+        number, before = 500 if self.options.quick else 2_000, server.resident_kb()
+        with load.started(server, "hold", sessions=number, first=FIRST) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            each = (server.resident_kb() - before) / number
+        table.add("an idle DTLS session, after one GET", f"{number:,}", f"{each:.1f}", f"{before:,}")
+        self.results.figures["session kB"] = each
+
+        number, before = self.options.active[0], server.resident_kb()
+        load.measure(server, "get", sessions=10, first=FIRST, mids=number, seconds=self.options.seconds)
+        each = max(0, server.resident_kb() - before) / number
+        table.add("a mitigation that was asked for", f"{number:,}", f"{each:.1f}", f"{before:,}")
+        self.results.figures["mitigation kB"] = each
+
+    # -- PUT
+
+    def _put(self) -> None:
+        filled = self.options.active[0] if self._is_filled() else 0
+        sizes = [int(self.installation.rows("bytes"))]
+        for active in self.options.active:
+            self.installation.rows("fill", str(FIRST + filled), str(active - filled))
+            sizes.append(int(self.installation.rows("bytes")))
+            with self.installation.worker() as server:
+                if self.wants("put"):
+                    self._put_at(server, active)
+            self.installation.rows("remove", str(NEW))
+            filled = active
+        if self.wants("memory"):
+            table = self.results.table(f"Size of the database, {self.database}", "of", "number", "octets each")
+            each = (sizes[-1] - sizes[1]) / max(1, self.options.active[-1] - self.options.active[0])
+            table.add("an active mitigation with its history", f"{self.options.active[-1]:,}", f"{each:,.0f}")
+            self.results.figures[f"mitigation octets, {self.database}"] = each
+
+    def _is_filled(self) -> bool:
+        return self.database == "SQLite" and bool({"handshakes", "get", "memory"} & set(self.options.only))
+
+    def _put_at(self, server: Server, active: int) -> None:
+        table = self.results.table(f"Durable PUT, {active:,} active mitigations, {self.database}", *PUT_HEADS)
+        known = {"first": FIRST, "mids": active}
+        new = NEW
+        for sessions in self.options.sessions:
+            self._put_row(table, f"refresh, {active:,} active", server, sessions, **known)
+        for sessions in self.options.sessions if active == self.options.active[0] else [100]:
+            self._put_row(table, f"new, {active:,} active", server, sessions, first=new, mids=4_000_000)
+            new += 1_000_000
+        lower = {"first": 1, "mids": min(active, 100_000), "shift": FIRST - 1}
+        self._put_row(table, f"conflict, {active:,} active", server, 100, **lower)
+
+    def _put_row(self, table: Table, name: str, server: Server, sessions: int, **values: int) -> None:
+        try:
+            figure = self._measure(server, "put", sessions, name=f"{name}, {self.database}", **values)
+        except Failed as reason:
+            table.add(name.partition(",")[0], str(sessions), *["-"] * 6, f"no figure: {reason}")
+            return
+        table.add(
+            *(name.partition(",")[0], str(sessions), rate(figure), spread(figure)),
+            *(milliseconds(figure.p50_ms), milliseconds(figure.p99_ms), f"{figure.cpu_us:.0f}"),
+            *(f"{figure.generator_core:.2f}", codes(figure)),
+        )
+
+    # -- being told
+
+    def _observe(self) -> None:
+        number = 200 if self.options.quick else 1_000
+        self.installation.rows("remove", str(NEW))
+        self.installation.rows("remove", "0")
+        self.installation.rows("fill", str(FIRST), "1")
+        heads = ("what", "observers told", "p50 ms", "p99 ms", "last ms", "CPU us each")
+        table = self.results.table(f"Notifications, from the answer to the PUT, {self.database}", *heads)
+        with self.installation.worker() as server:
+            figure = self._measure(server, "observe", number, name=f"observe, {self.database}", first=FIRST)
+            table.add(f"one mitigation, {number:,} observers", *self._told(figure, number))
+
+    def _expiry(self) -> None:
+        number, lead = (200, 8) if self.options.quick else (1_000, 16)
+        heads = ("what", "observers told", "p50 ms", "p99 ms", "last ms", "CPU us each")
+        title = f"Notifications, from the end of the lifetime, {self.database}"
+        table = self.results.table(title, *heads)
+        found = []
+        for _ in range(min(self.options.runs, 3)):
+            with self.installation.worker(lifecycle=True) as server:
+                at = self.installation.rows("ending", str(number), str(lead)).strip()
+                values = {"first": rows.ENDING, "mids": number, "at": at}
+                found.append(load.measure(server, "expire", sessions=number, **values))
+            self.installation.rows("remove", str(rows.ENDING))
+        figure = sorted(found, key=lambda one: one.max_ms)[len(found) // 2]
+        self.results.keep(f"expiry, {self.database}", figure)
+        table.add(f"{number:,} mitigations end in one instant", *self._told(figure, number))
+
+    @staticmethod
+    def _told(figure: Figure, number: int) -> tuple[str, ...]:
+        told = figure.operations
+        each = f"{told / number:.2f} each" if told % number else "all"
+        return each, *map(milliseconds, (figure.p50_ms, figure.p99_ms, figure.max_ms)), f"{figure.cpu_us:.0f}"
+
+    def _measure(self, server: Server, mode: str, sessions: int, *, name: str = "", **values: object) -> Figure:
+        runs, seconds = self.options.runs, self.options.seconds
+        figure = load.measure(server, mode, sessions=sessions, runs=runs, seconds=seconds, **values)
+        self.results.keep(f"{name or mode}, {sessions} sessions, {server.name}", figure)
+        return figure
 
 
 def main() -> None:
     options = _options()
-    build()
-    cores = sorted(os.sched_getaffinity(0))
-    rest = cores[1:] or cores
-    print(f"{options.runs} runs of {options.seconds:g} s each, server on core {cores[0]}, generator on {rest}")
-    with (
-        tempfile.TemporaryDirectory(dir=options.directory, prefix="dots-bench-") as home,
-        ours(Path(home), cores[0]) as server,
-        libcoap(server.files, cores[0]) as other,
-    ):
-        results = measure(server, other, options)
-    if options.json:
-        print(json.dumps(results, indent=2))
-
-
-def build() -> None:
-    LOAD.parent.mkdir(exist_ok=True)
-    if not LOAD.exists() or LOAD.stat().st_mtime < (HERE / "load.c").stat().st_mtime:
-        subprocess.run(["cc", "-O2", "-o", str(LOAD), str(HERE / "load.c"), "-lgnutls"], check=True)
-
-
-def measure(server: Server, other: Server | None, options: argparse.Namespace) -> dict[str, Any]:
-    """Every figure, ours and libcoap's in turn."""
-    results: dict[str, Any] = {}
-
-    def row(name: str, one: Server, mode: str, sessions: int, mids: tuple[int, int] = (1, 1)) -> dict[str, Any]:
-        found = [load(one, mode, sessions, options.seconds, mids) for _ in range(options.runs)]
-        figure = _summary(found)
-        results[f"{name}, {one.name}"] = figure
-        _print(f"{name}, {one.name}", figure)
-        return figure
-
-    def pair(name: str, mode: str, sessions: int) -> None:
-        mine = row(name, server, mode, sessions)
-        if other is not None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers and directories go with us
+    began = time.monotonic()
+    load.build()
+    core = min(os.sched_getaffinity(0))
+    rest = load.pin_to_others(core)
+    print(f"{options.runs} runs of {options.seconds:g} s each, server on core {core}, everything else on {rest}")
+    before = machine.describe(options.directory)
+    print(before)
+    results = Results()
+    for kind in options.databases:
+        with _installation(kind, core, options) as installation:
             try:
-                theirs = row(name, other, mode, sessions)
+                if options.soak:
+                    soak.run(installation, options.soak, results)
+                else:
+                    Bench(options, results, kind, installation).run()
             except Failed as reason:
-                results[f"{name}, {other.name}"] = None
-                print(f"{name + ', ' + other.name:52} no figure: {reason}")
-                return
-            print(f"{'':42} ratio {mine['per_second'] / max(theirs['per_second'], 0.1):.2f}")
-
-    pair("full handshakes", "full", 50)
-    pair("resumed handshakes", "resumed", 50)
-    # One mitigation for GET to find; libcoap's server answers 4.04 for the path, which costs it no less.
-    load(server, "put", 1, 0.5, (1, 1))
-    pair("GET, 1 session", "get", 1)
-    pair("GET, 100 sessions", "get", 100)
-    before = server.resident_kb()
-    row("durable PUT refresh of 1,000, 100 sessions", server, "put", 100, (1000, 1000))
-    row("durable PUT refresh of 1,000, 1 session", server, "put", 1, (1000, 1000))
-    row("durable PUT new, 100 sessions", server, "put", 100, (100_000, 10_000_000))
-    after = server.resident_kb()
-    results["resident memory, kB"] = {"before PUT": before, "after": after}
-    print(f"resident memory of the signal worker: {before / 1024:.0f} MB before the PUTs, {after / 1024:.0f} MB after")
-    return results
-
-
-def load(server: Server, mode: str, sessions: int, seconds: float, mids: tuple[int, int]) -> dict[str, Any]:
-    cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[1:] or [0]))
-    command = ["taskset", "-c", cores, str(LOAD), mode, "127.0.0.1", str(server.port)]
-    command += [str(server.files / "cert.pem"), str(server.files / "key.pem"), str(sessions), str(seconds)]
-    command += [CUID, str(mids[0]), str(mids[1])]
-    before = server.cpu_seconds()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=False)
-    if done.returncode:
-        raise Failed(done.stderr.strip())
-    found: dict[str, Any] = json.loads(done.stdout)
-    found["server_cpu"] = server.cpu_seconds() - before
-    return found
-
-
-def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    def median(name: str) -> float:
-        return statistics.median(run[name] for run in runs)
-
-    rates = [run["per_second"] for run in runs]
-    return {
-        "per_second": median("per_second"),
-        "lowest": min(rates),
-        "highest": max(rates),
-        "p50_ms": median("p50_ms"),
-        "p99_ms": median("p99_ms"),
-        "generator_core": max(run["generator_core"] for run in runs),
-        "repeats": sum(run["repeats"] for run in runs),
-        "failed": sum(run["failed"] for run in runs),
-        "codes": runs[-1]["codes"],
-    }
-
-
-def _print(name: str, figure: dict[str, Any]) -> None:
-    text = f"{name:52} {figure['per_second']:8.0f}/s ({figure['lowest']:.0f} to {figure['highest']:.0f})"
-    text += (
-        f"  p50 {figure['p50_ms']:.2f} ms  p99 {figure['p99_ms']:.1f} ms  generator {figure['generator_core']:.2f} core"
-    )
-    if figure["repeats"] or figure["failed"]:
-        text += f"  repeats {figure['repeats']} failed {figure['failed']}"
-    print(text + (f"  {figure['codes']}" if figure["codes"] else ""), flush=True)
-
-
-# -- servers ----------------------------------------------------------------------------------------------------------
+                sys.exit(f"no figure: {reason}")
+    print(f"\n{(time.monotonic() - began) / 60:.1f} minutes\n\n{before}; {os.getloadavg()[1]:.1f} at the end\n")
+    for table in results.tables:
+        print(table.markdown() if options.markdown else table.text(), end="\n\n")
+    if options.json:
+        print(json.dumps(results.figures, indent=2))
 
 
 @contextmanager
-def ours(home: Path, core: int, **settings: str) -> Iterator[Server]:
-    """The signal worker alone, pinned, with a dry-run point, a domain of 10.0.0.0/8 and `settings` of its own."""
-    environment = {
-        **os.environ,
-        "DOTS_HOME": str(home),
-        "DOTS_BIND": "127.0.0.1",
-        "DOTS_SIGNAL_PORT": str(PORT),
-        "DOTS_DRIVER": "dryrun",
-        "DOTS_LOG_LEVEL": "WARNING",
-        "DOTS_CLIENT_RATE": "1000000",  # the one client of a benchmark asks all that there is
-        "DOTS_CLIENT_BURST": "1000000",
-        "DJANGO_SETTINGS_MODULE": "dotsweb.settings",
-        **settings,
-    }
-    manage = [sys.executable, str(ROOT / "manage.py")]
-    subprocess.run([*manage, "init"], env=environment, cwd=ROOT, check=True, capture_output=True)
-    subprocess.run(
-        [*manage, "domain", "add", "bench", "--prefix", "10.0.0.0/8"],
-        env=environment,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    subprocess.run(
-        [*manage, "client", "add", "bench", "--domain", "bench", "--out", str(home / "client")],
-        env=environment,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    raise_quota = "from mitigation.models import Domain; Domain.objects.update(maximum_mitigations=2**31 - 1)"
-    subprocess.run([*manage, "shell", "-c", raise_quota], env=environment, cwd=ROOT, check=True, capture_output=True)
-    command = ["taskset", "-c", str(core), *manage, "runsignal"]
-    with _running(command, environment, lambda: _listens(PORT)) as process:
-        yield Server("this server", PORT, home / "client", process.pid)
+def _installation(kind: str, core: int, options: argparse.Namespace) -> Iterator[Installation]:
+    with home(options.directory) as directory:
+        if kind == "SQLite":
+            yield Installation(directory, core)
+            return
+        from tests.harness import postgres  # here: without PostgreSQL everything else can still be measured
 
-
-@contextmanager
-def libcoap(files: Path, core: int) -> Iterator[Server | None]:
-    """libcoap's example server with the same kind of certificate; None where it is not installed."""
-    tool = shutil.which("coap-server-gnutls") or shutil.which("coap-server")
-    if tool is None:
-        print("libcoap's coap-server is not installed (apt install libcoap3-bin): no figures beside ours")
-        yield None
-        return
-    command = ["taskset", "-c", str(core), tool, "-A", "127.0.0.1", "-p", str(LIBCOAP_PORT - 1), "-v", "0"]
-    command += ["-c", str(files / "cert.pem"), "-j", str(files / "key.pem"), "-C", str(files / "ca.pem"), "-n"]
-    with _running(command, dict(os.environ), lambda: _listens(LIBCOAP_PORT)) as process:
-        yield Server("libcoap", LIBCOAP_PORT, files, process.pid)
-
-
-@contextmanager
-def _running(
-    command: list[str], environment: dict[str, str], ready: Callable[[], bool]
-) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 30
-        while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"{command[-1]} did not start")
-            time.sleep(0.1)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def _listens(port: int) -> bool:
-    wanted = f":{port:04X} "
-    return any(wanted in line for line in Path("/proc/net/udp").read_text().splitlines())
+        if postgres.binaries() is None:
+            sys.exit("PostgreSQL is not installed (apt install postgresql); --database sqlite does without")
+        with postgres.cluster() as cluster:
+            yield Installation(directory, core, database=cluster.create("bench"))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
-    parser.add_argument("--directory", default=None, help="where the database lies; not a memory file system")
+    parser.add_argument("--only", action="append", choices=NAMES, help="measure this alone; may be repeated")
+    parser.add_argument("--database", choices=("sqlite", "postgres", "both"), default="both")
+    parser.add_argument("--runs", type=int, help="of each measurement; medians are shown (5)")
+    parser.add_argument("--seconds", type=float, help="of each run (2)")
+    parser.add_argument("--quick", action="store_true", help="one run, fewer cases: a few minutes")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="load for so long; does memory stay flat?")
+    parser.add_argument("--directory", help="where the databases lie; not on a memory file system")
     parser.add_argument("--json", action="store_true", help="all figures as JSON at the end")
+    parser.add_argument("--markdown", action="store_true", help="the tables as in docs/benchmarks.md")
     options = parser.parse_args()
-    if options.directory is None:
-        options.directory = str(ROOT / "var") if (ROOT / "var").is_dir() else None
+    options.only = options.only or NAMES
+    options.runs = options.runs or (1 if options.quick else 5)
+    options.seconds = options.seconds or (1.5 if options.quick else 2.0)
+    options.sessions = (1, 100) if options.quick else (1, 100, 1_000)
+    options.active = (1_000, 10_000) if options.quick else (1_000, 10_000, 100_000)
+    options.databases = {"sqlite": ["SQLite"], "postgres": ["PostgreSQL"], "both": ["SQLite", "PostgreSQL"]}[
+        options.database
+    ]
+    if options.directory is None and (ROOT / "var").is_dir():
+        options.directory = str(ROOT / "var")
     return options
 
 

@@ -10,12 +10,11 @@ import argparse
 import json
 import os
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import CUID, Server, ours
+from benchmarks import load
+from benchmarks.servers import CUID, Installation, Server, home
 
 HERE = Path(__file__).resolve().parent
 BINARY = HERE / "bin" / "flood"
@@ -61,18 +60,17 @@ def main() -> None:
     parser.add_argument("--directory", default=None, help="where the database lies; not a memory file system")
     options = parser.parse_args()
     build()
-    cores = sorted(os.sched_getaffinity(0))
+    core = min(os.sched_getaffinity(0))
+    load.pin_to_others(core)
     limits = {"DOTS_CLIENT_RATE": "100", "DOTS_CLIENT_BURST": "500"}
-    with (
-        tempfile.TemporaryDirectory(dir=options.directory, prefix="dots-flood-") as home,
-        ours(Path(home), cores[0], **limits) as server,
-    ):
-        os.sched_setaffinity(0, cores[1:] or cores)
-        _measure(server, options.seconds)
+    with home(options.directory) as directory:
+        installation = Installation(directory, core, **limits)
+        mallory = installation.add_client("mallory")
+        with installation.worker() as server:
+            _measure(server, mallory, options.seconds)
 
 
-def _measure(server: Server, seconds: float) -> None:
-    mallory = _another_client(server)
+def _measure(server: Server, mallory: Path, seconds: float) -> None:
     _show("quiet", server, seconds)
     for mode, rate, sessions in (("put", 2_000, 1), ("put", 10_000, 20), ("get", 10_000, 20), ("beat", 10_000, 20)):
         flood = requests(
@@ -96,14 +94,6 @@ def _measure(server: Server, seconds: float) -> None:
         print(f"{'':44} {found['sent'] - found['unsent']} sent, server {used:.2f} core")
     _show("quiet again", server, seconds)
     print(f"resident memory {server.resident_kb() / 1024:.0f} MB")
-
-
-def _another_client(server: Server) -> Path:
-    out = server.files.parent / "mallory"
-    environment = {**os.environ, "DOTS_HOME": str(server.files.parent), "DJANGO_SETTINGS_MODULE": "dotsweb.settings"}
-    command = [sys.executable, "manage.py", "client", "add", "mallory", "--domain", "bench", "--out", str(out)]
-    subprocess.run(command, cwd=HERE.parent, env=environment, check=True, capture_output=True)
-    return out
 
 
 def _show(what: str, server: Server, seconds: float) -> None:

@@ -22,6 +22,11 @@ DOTS_DRIVER = env.text("DOTS_DRIVER", "auto")  # nftables, dryrun, or auto: nfta
 DOTS_NFT_TABLE = env.text("DOTS_NFT_TABLE", "dots")
 # Seconds of silence after which a client is lost: 15 heartbeats of 30 s (RFC 9132, sections 4.5.2 and 4.7).
 DOTS_SESSION_LOSS_AFTER = env.number("DOTS_SESSION_LOSS_AFTER", 450, lowest=2)
+# Seconds after which observers of an active mitigation are told its state again (RFC 9132, section 4.4.2.1). Half of it
+# is above the 3 s between notifications, so that what is to be told four times is told neither three nor five times.
+DOTS_NOTIFICATION_PERIOD = env.number("DOTS_NOTIFICATION_PERIOD", 30, lowest=7, highest=3600)
+# Seconds that a withdrawn mitigation goes on; doubled up to 300 when it is asked for again meanwhile (section 4.4.4).
+DOTS_TERMINATING_PERIOD = env.number("DOTS_TERMINATING_PERIOD", 120, lowest=1, highest=300)
 # Who is asked for names of targets: `192.0.2.53`, `[2001:db8::53]:53`, `tls://192.0.2.53#dns.example`; none: those
 # that the machine asks.
 DOTS_RESOLVERS = env.words("DOTS_RESOLVERS", "")

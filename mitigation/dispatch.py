@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from queue import Full, Queue
 
@@ -13,9 +14,10 @@ from django.db import connection, transaction
 
 log = logging.getLogger(__name__)
 
-# Publishing waits for the bus; a bus that is away must not hold up whoever has just committed. So one thread sends,
-# and what does not fit in its short queue is dropped: the workers' own look, once a second, finds the work.
-_outbox: Queue[Callable[[], object] | None] = Queue(maxsize=16)
+# Publishing waits for the bus; a bus that is away must not hold up whoever has just committed. So one thread sends.
+# What is asked while a job waits is done by that job: it looks at the rows when its turn comes.
+_outbox: Queue[Callable[[], object] | None] = Queue(maxsize=1)
+_GAP = 0.25  # seconds between two; the workers themselves look once a second
 _starting = threading.Lock()
 _sender: list[threading.Thread] = []
 
@@ -42,7 +44,7 @@ def _send(job: Callable[[], object]) -> None:
     try:
         _outbox.put_nowait(job)
     except Full:
-        log.debug("outbox full; the workers will look by themselves")
+        log.debug("the same waits to be sent already")
 
 
 def _deliver() -> None:
@@ -53,6 +55,7 @@ def _deliver() -> None:
             log.debug("no task sent: %s", error)
         finally:
             connection.close()
+        time.sleep(_GAP)
 
 
 def _end() -> None:

@@ -15,6 +15,7 @@ from channels.layers import get_channel_layer
 from django.db import transaction
 
 GROUP = "changes"
+GAP = 0.1  # seconds between two hints of a process
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 class _Hinter:
     """One thread with an event loop of its own a process: `async_to_sync` for each send is two to three times slower.
 
-    Hints that come while one is under way are folded into one more.
+    Hints that come while one is under way, or soon after it, are folded into one more.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class _Hinter:
         with asyncio.Runner() as runner:
             while self._wait():
                 runner.run(_send())
+                self._rest()
 
     def _wait(self) -> bool:
         """Until there is something to send (True) or nothing more will come (False)."""
@@ -52,6 +54,11 @@ class _Hinter:
             self._condition.wait_for(lambda: self._wanted or self._ending)
             wanted, self._wanted = self._wanted, False
             return wanted
+
+    def _rest(self) -> None:
+        """Each hint has every process look: not as often as a busy writer commits."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._ending, timeout=GAP)
 
     def _end(self) -> None:
         with self._condition:

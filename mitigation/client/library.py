@@ -81,20 +81,28 @@ class DotsClient:
 
     async def observe(self, mid: int | None = None) -> AsyncIterator[Answer]:
         """The state now, and again whenever it changes; ends when the server says that it is gone."""
-        message = self._message(Code.GET, Path("mitigate", cuid=self.cuid, mid=mid), b"")
+        path = Path("mitigate", cuid=self.cuid, mid=mid)
+        message = self._message(Code.GET, path, b"")
         message.opt.observe = 0
         request = self._context.request(message, handle_blockwise=False)
-        yield self._success(await self._wait(request.response))
+        first = await self._wait(request.response)
+        # aiocoap's own iteration keeps the newest only: the last status would be lost to the 4.04 that follows it.
+        told: asyncio.Queue[Message | None] = asyncio.Queue()
+        request.observation.register_callback(told.put_nowait, _suppress_deprecation=True)
+        request.observation.register_errback(lambda error: told.put_nowait(None), _suppress_deprecation=True)
         try:
-            async for notification in request.observation:
-                yield self._success(notification)
-        except (aiocoap.error.ObservationCancelled, aiocoap.error.NotObservable, aiocoap.error.NetworkError):
-            return
+            yield await self._complete(Code.GET, path, b"", first)
+            while (notification := await told.get()) is not None and notification.code.is_successful():
+                yield await self._complete(Code.GET, path, b"", notification)
         finally:
-            request.observation.cancel()
+            if not request.observation.cancelled:
+                request.observation.cancel()
 
     async def _ask(self, code: Code, path: Path, body: bytes = b"") -> Answer:
-        first = await self._request(self._message(code, path, body))
+        return await self._complete(code, path, body, await self._request(self._message(code, path, body)))
+
+    async def _complete(self, code: Code, path: Path, body: bytes, first: Message) -> Answer:
+        """The whole of which `first` may be the first block."""
         payload = first.payload
         while first.opt.block2 is not None and first.opt.block2.more:  # fetch the rest block by block
             more = self._message(code, path, b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -13,11 +14,24 @@ from mitigation.protocol.status import ACTIVE, Status
 
 INDEFINITE = -1
 
+Key = tuple[int, str, str, int]  # client, cdid, cuid, mid: one request as its client names it
+
 
 class MitigationQuerySet(models.QuerySet["Mitigation"]):
     def live(self) -> MitigationQuerySet:
         """Those a client can still see: from acceptance to the end of the terminating period."""
         return self.filter(ended_at=None)
+
+    def live_under(self, keys: Iterable[Key]) -> MitigationQuerySet:
+        """The live ones under these keys: by the index on all four parts, however many there are of each."""
+        mids: dict[tuple[int, str, str], set[int]] = {}
+        for client_id, cdid, cuid, mid in keys:
+            mids.setdefault((client_id, cdid, cuid), set()).add(mid)
+        wanted = Q(pk__in=())
+        for (client_id, cdid, cuid), some in mids.items():
+            # `ended_at` in each part: SQLite judges by the part alone whether the partial index will do.
+            wanted |= Q(ended_at=None, client_id=client_id, cdid=cdid, cuid=cuid, mid__in=some)
+        return self.filter(wanted)
 
     def for_client(self, client: Client) -> MitigationQuerySet:
         return self.filter(client=client)
@@ -110,6 +124,10 @@ class Mitigation(models.Model):
 
     def __str__(self) -> str:
         return f"mid {self.mid} of {self.client_id}"
+
+    @property
+    def key(self) -> Key:
+        return self.client_id, self.cdid, self.cuid, self.mid
 
     @property
     def protected_scope(self) -> dict[str, Any]:

@@ -23,7 +23,8 @@ RETRY_MARGIN = 45
 MAXIMUM_MID = 2**32 - 1
 MAXIMUM_CUID_OCTETS = 250  # "cuid=" and the value share one Uri-Path option of 255 octets (RFC 7252, section 5.10)
 
-# Active-but-terminating period, in seconds (RFC 9132, section 4.4.4).
+# Active-but-terminating period, in seconds (RFC 9132, section 4.4.4); the first is the default of
+# DOTS_TERMINATING_PERIOD.
 FIRST_GRACE = 120
 LONGEST_GRACE = 300
 
@@ -36,15 +37,16 @@ MISSING_HB_ALLOWED = 15
 
 # Without an estimate of the round trip, one notification every 3 s at most (RFC 9132, section 4.4.2.1).
 NOTIFICATION_GAP = 3.0
-# Latest state repeated during active mitigation, for observers whose notification was lost (RFC 9132 gives no figure).
+# Latest state repeated during active mitigation, for observers whose notification was lost (RFC 9132 gives no figure):
+# the default of DOTS_NOTIFICATION_PERIOD.
 NOTIFICATION_PERIOD = 30.0
 
 # How long a request withdrawn by the server stays visible with status 7, so that a client that polls is told.
 WITHDRAWN_SHOWN = 120
 
 # A preconfigured request tells 3 or 7 four times and then 8 (RFC 9132, section 4.4.2, Table 3): at once, after one, two
-# and three periods, and not a fourth.
-TOLD_FOUR_TIMES = 3.5 * NOTIFICATION_PERIOD
+# and three periods, and not a fourth. In periods of notification.
+TOLD_FOUR_TIMES = 3.5
 
 # Payload of a CoAP message when nothing is known of the path (RFC 7252, section 4.6).
 MAXIMUM_PAYLOAD = 1024

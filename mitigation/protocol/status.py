@@ -116,6 +116,6 @@ def next_status(status: Status, happening: Happening) -> Status:
         raise IllegalTransition(f"{happening.value} is not possible in status {status.name}") from None
 
 
-def grace_period(last_grace: int) -> int:
-    """Seconds of the next terminating period: 120, doubled for each renewal inside one, at most 300 (section 4.4.4)."""
-    return min(last_grace * 2, LONGEST_GRACE) if last_grace else FIRST_GRACE
+def grace_period(last_grace: int, *, first: int = FIRST_GRACE) -> int:
+    """Seconds of the next terminating period: `first`, doubled for each renewal inside one, at most 300 (4.4.4)."""
+    return min(last_grace * 2, LONGEST_GRACE) if last_grace else first

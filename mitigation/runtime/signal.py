@@ -52,7 +52,7 @@ class SignalWorker:
 
     def __init__(self) -> None:
         self._book = Book()
-        self._observers = Observers()
+        self._observers = Observers(settings.DOTS_NOTIFICATION_PERIOD)
         self._statuses = Statuses(database_sync_to_async(reports.live))
         self._writer = Writer()
         self._cursor = Cursor(self._heard)
@@ -150,13 +150,22 @@ class SignalWorker:
     # -- what changed
 
     async def _heard(self, changes: Changes) -> None:
-        if await database_sync_to_async(self._book.refresh)(changes):
+        if self._book.concerns(changes):
+            await database_sync_to_async(self._book.refresh)(changes)
             self._cut_revoked()
         ids = {object_id for topic, object_id in changes if topic == Change.Topic.MITIGATION}
         if ids and (len(self._statuses) or len(self._observers)):
-            for key in await database_sync_to_async(_keys_of)(ids):
-                self._statuses.forget(*key)
-                self._observers.wake(*key)
+            await self._tell(await database_sync_to_async(_keys_of)(ids))
+
+    async def _tell(self, changed: Sequence[tuple[int, str, str, int]]) -> None:
+        """A change may concern a thousand observers: what they are told is read before they are woken, at once."""
+        for key in changed:
+            self._statuses.forget(*key)
+        watched = [key for key in changed if self._observers.watches(key)]
+        if watched:
+            await self._statuses.renew(watched, database_sync_to_async(reports.live_by_key))
+        for key in changed:
+            self._observers.wake(*key)
 
     def _cut_revoked(self) -> None:
         assert self._listeners is not None

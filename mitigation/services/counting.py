@@ -15,7 +15,7 @@ from django.db.models import Q
 from mitigation.drivers.base import Counter, Driver
 from mitigation.models import Mitigation, Rule, RuleOwner, Sample
 from mitigation.protocol.status import Status
-from mitigation.services import locks, rows
+from mitigation.services import bulk, locks
 from mitigation.services.batches import in_batches
 from mitigation.services.evidence import attack_is_over, judge_attack
 from mitigation.services.units import Unit
@@ -168,7 +168,7 @@ def _write(moved: Sequence[_Moved], samples: dict[int, Sample], unit: Unit) -> N
         for owner in one.owners:
             seen.setdefault(owner, _Seen()).add(one)
     _add_up(seen, samples, unit)
-    rows.update([one.rule for one in moved], ["packets", "octets", "epoch", "raw_packets", "raw_octets", "read_at"])
+    bulk.update([one.rule for one in moved], ["packets", "octets", "epoch", "raw_packets", "raw_octets", "read_at"])
 
 
 def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], unit: Unit) -> None:
@@ -183,8 +183,8 @@ def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], unit: Unit) -
         if fields:
             unit.save(mitigation, *fields)
         judge_attack(mitigation, unit)
-    rows.update([sample for sample in touched if sample.pk], ["at", "seconds", *_COUNTS])
-    Sample.objects.bulk_create([sample for sample in touched if not sample.pk])
+    bulk.update([sample for sample in touched if sample.pk], ["at", "seconds", *_COUNTS])
+    bulk.insert([sample for sample in touched if not sample.pk])
 
 
 _COUNTS = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")

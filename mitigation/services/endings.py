@@ -8,6 +8,7 @@ from datetime import datetime
 
 from mitigation.exceptions import NotFound
 from mitigation.models import Mitigation
+from mitigation.models.mitigations import Key
 from mitigation.protocol.status import Happening, Status
 from mitigation.services import locks
 from mitigation.services.history import actor_of, end_of_lifetime, record, subject_of
@@ -24,6 +25,10 @@ class Withdrawal:
     mid: int
     cdid: str = ""
 
+    @property
+    def key(self) -> Key:
+        return self.client_id, self.cdid, self.cuid, self.mid
+
 
 def withdraw(withdrawal: Withdrawal, *, now: datetime) -> None:
     """One DELETE in a transaction of its own."""
@@ -37,14 +42,10 @@ def withdraw_many(withdrawals: Sequence[Withdrawal], *, now: datetime) -> None:
     """
     with unit_of_work(now) as unit:
         locks.domains_of_clients(one.client_id for one in withdrawals)
-        live = (
-            Mitigation.objects.live()
-            .select_related("client")
-            .filter(client_id__in={one.client_id for one in withdrawals}, mid__in={one.mid for one in withdrawals})
-        )
-        found = {(row.client_id, row.cdid, row.cuid, row.mid): row for row in live}
+        live = Mitigation.objects.live_under(one.key for one in withdrawals).select_related("client")
+        found = {row.key: row for row in live}
         for one in withdrawals:
-            mitigation = found.get((one.client_id, one.cdid, one.cuid, one.mid))
+            mitigation = found.get(one.key)
             if mitigation is None or Status(mitigation.status) is Status.TERMINATING:
                 continue
             record(mitigation, Happening.CLIENT_WITHDREW, unit=unit, actor=actor_of(mitigation.client))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from django.db.models import F, Q, QuerySet
 from mitigation.drivers.base import Desired, Driver, HealthState, Installed
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint, Hold, Rule, RuleOwner
-from mitigation.services import holds, points, rows
+from mitigation.services import bulk, holds, points
 from mitigation.services.batches import in_batches
 from mitigation.services.counting import Clock, count
 from mitigation.services.evidence import Evidence, advance
@@ -136,8 +136,8 @@ def _write_rules(
     for row in new:
         _prove(row, installed.get(row.key), now)
     in_batches(gone, RULES_AT_ONCE, lambda some, _: _delete(Rule.objects.filter(pk__in=some)), now=now)
-    in_batches(changed, RULES_AT_ONCE, lambda some, _: rows.update(some, fields), now=now)
-    in_batches(new, RULES_AT_ONCE, lambda some, _: _create(some), now=now)
+    in_batches(changed, RULES_AT_ONCE, lambda some, _: bulk.update(some, fields), now=now)
+    in_batches(new, RULES_AT_ONCE, lambda some, _: bulk.insert(some), now=now)
     _write_owners(point, {row.key: row.pk for row in [*known.values(), *new]}, projection, now=now)
 
 
@@ -145,10 +145,6 @@ def _new_row(point: EnforcementPoint, key: str, one: Wanted, now: datetime) -> R
     return Rule(
         point=point, key=key, kind=one.rule.kind.value, text=one.rule.text[:500], drops=one.rule.drops, since=now
     )
-
-
-def _create(new: Sequence[Rule]) -> None:
-    Rule.objects.bulk_create(new)
 
 
 def _delete(query: QuerySet[Any]) -> None:
@@ -178,11 +174,7 @@ def _write_owners(point: EnforcementPoint, rules: Mapping[str, int], projection:
     gone = [pk for pair, pk in existing.items() if pair not in wanted]
     fresh = [RuleOwner(rule_id=rule, mitigation_id=owner) for rule, owner in sorted(wanted - existing.keys())]
     in_batches(gone, OWNERS_AT_ONCE, lambda some, _: _delete(RuleOwner.objects.filter(pk__in=some)), now=now)
-    in_batches(fresh, OWNERS_AT_ONCE, lambda some, _: _own(some), now=now)
-
-
-def _own(fresh: Sequence[RuleOwner]) -> None:
-    RuleOwner.objects.bulk_create(fresh)
+    in_batches(fresh, OWNERS_AT_ONCE, lambda some, _: bulk.insert(some), now=now)
 
 
 def _evidence(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from django.conf import settings
+
 from mitigation.models import Client, Mitigation, Target, TargetName, Transition
 from mitigation.protocol.constants import INDEFINITE_LIFETIME, TOLD_FOUR_TIMES, WITHDRAWN_SHOWN
 from mitigation.protocol.status import ACTIVE, Happening, Status, grace_period, next_status
@@ -37,12 +39,12 @@ def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetim
     """Deadlines and proof that belong to the new status; returns the fields set."""
     fields = _leave(mitigation, old, new, now)
     if new is Status.TERMINATING:
-        mitigation.last_grace = grace_period(mitigation.last_grace)
+        mitigation.last_grace = grace_period(mitigation.last_grace, first=settings.DOTS_TERMINATING_PERIOD)
         mitigation.ends_at = now + timedelta(seconds=mitigation.last_grace)
         mitigation.expires_at = None
         return fields | {"last_grace", "ends_at", "expires_at"}
     if new is Status.WITHDRAWN:
-        mitigation.ends_at = now + timedelta(seconds=TOLD_FOUR_TIMES if mitigation.rearms else WITHDRAWN_SHOWN)
+        mitigation.ends_at = now + (_told_four_times() if mitigation.rearms else timedelta(seconds=WITHDRAWN_SHOWN))
         mitigation.expires_at = None
         return fields | {"ends_at", "expires_at"} | _forget_proof(mitigation)
     if new is Status.TERMINATED:
@@ -53,7 +55,7 @@ def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetim
         TargetName.objects.filter(mitigation=mitigation).delete()
         return fields | {"ended_at", "ends_at", "expires_at", "conflict", "retry_at"}
     if new is Status.STOPPED and not mitigation.trigger_mitigation:
-        mitigation.rearms_at = now + timedelta(seconds=TOLD_FOUR_TIMES)
+        mitigation.rearms_at = now + _told_four_times()
         return fields | {"rearms_at"}
     if new is Status.SIGNAL_LOSS:
         mitigation.ends_at = mitigation.mitigation_start = None
@@ -62,6 +64,10 @@ def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetim
         fields |= {"ends_at", "mitigation_start", "expires_at", "rearms"}
         return fields | _forget_proof(mitigation) | _forget_counts(mitigation)
     return fields
+
+
+def _told_four_times() -> timedelta:
+    return timedelta(seconds=TOLD_FOUR_TIMES * settings.DOTS_NOTIFICATION_PERIOD)
 
 
 def _leave(mitigation: Mitigation, old: Status, new: Status, now: datetime) -> set[str]:

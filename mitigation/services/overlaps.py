@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mitigation.models import Mitigation, Target, TargetName
@@ -11,6 +11,7 @@ from mitigation.protocol import targets
 from mitigation.protocol.scope import Network, Scope, ancestor_keys, range_keys
 
 _CHUNK = 10_000  # values in one IN list
+_IPV6 = 1 << 128
 
 Name = tuple[str, str]  # kind and name
 Asker = tuple[int, str, str]  # client, cdid, cuid: one DOTS client as section 4.4.1.3 means it
@@ -83,7 +84,7 @@ class Neighbours:
         self._rows = {mitigation.pk: mitigation for mitigation in known}
         prefixes = {network for reach in reaches for network in reach.networks}
         self._ranges = [
-            (network_of(target), self._one(target.mitigation)) for target in _touching(prefixes, domain_ids)
+            _range(network, self._one(mitigation)) for network, mitigation in _touching(prefixes, domain_ids)
         ]
         wanted = {name for reach in reaches for name in reach.names}
         self._names = [((row.kind, row.name), self._one(row.mitigation)) for row in _named(wanted, domain_ids)]
@@ -91,9 +92,10 @@ class Neighbours:
     def overlapping(self, asker: Asker, reach: Reach, *, besides: Mitigation | None = None) -> Overlaps:
         """`besides` is the request itself, where it is a row already."""
         found: dict[int, Shared] = {}
-        for network, mitigation in self._ranges:
-            for prefix in reach.networks:
-                if network.version == prefix.version and network.overlaps(prefix):
+        for prefix in reach.networks:
+            begin, end = _span(prefix)
+            for first, last, network, mitigation in self._ranges:
+                if first <= end and begin <= last:
                     shared = found.setdefault(id(mitigation), Shared(mitigation))
                     shared.networks[max(network, prefix, key=lambda one: one.prefixlen)] = None
         for name, mitigation in self._names:
@@ -107,15 +109,28 @@ class Neighbours:
         return Overlaps(own, others)
 
     def add(self, mitigation: Mitigation, reach: Reach) -> None:
-        self._ranges += [(network, mitigation) for network in reach.networks]
+        self._ranges += [_range(network, mitigation) for network in reach.networks]
         self._names += [(name, mitigation) for name in reach.names]
 
     def remove(self, mitigation: Mitigation) -> None:
-        self._ranges = [(network, other) for network, other in self._ranges if other is not mitigation]
+        self._ranges = [one for one in self._ranges if one[3] is not mitigation]
         self._names = [(name, other) for name, other in self._names if other is not mitigation]
 
     def _one(self, mitigation: Mitigation) -> Mitigation:
         return self._rows.setdefault(mitigation.pk, mitigation)
+
+
+_Range = tuple[int, int, Network, Mitigation]  # first and last address: a batch compares each of its own with all
+
+
+def _range(network: Network, mitigation: Mitigation) -> _Range:
+    return *_span(network), network, mitigation
+
+
+def _span(network: Network) -> tuple[int, int]:
+    """First and last address, in one order for both families: IPv4 comes before all of IPv6."""
+    first = int(network.network_address) + (_IPV6 if network.version == 6 else 0)
+    return first, first + network.num_addresses - 1
 
 
 def share_a_target(one: Mitigation, other: Mitigation) -> bool:
@@ -124,24 +139,41 @@ def share_a_target(one: Mitigation, other: Mitigation) -> bool:
     return bool(ours.names & theirs.names) or any(overlaps_any(network, theirs.networks) for network in ours.networks)
 
 
-def _touching(prefixes: set[Network], domain_ids: list[int]) -> list[Target]:
+def _touching(prefixes: set[Network], domain_ids: list[int]) -> Iterator[tuple[Network, Mitigation]]:
     """Targets that contain one of the prefixes or lie inside one; both look-ups use the index."""
-    found: dict[int, Target] = {}
     live = Target.objects.select_related("mitigation__client").filter(mitigation__domain_id__in=domain_ids)
     for family in (4, 6):
         asked = [prefix for prefix in prefixes if prefix.version == family]
         if not asked:
             continue
-        above = sorted({key for prefix in asked for key in ancestor_keys(prefix)})
-        for start in range(0, len(above), _CHUNK):
-            for target in live.filter(family=family, first__in=above[start : start + _CHUNK]):
-                found[target.pk] = target
+        found: dict[int, tuple[Network, Mitigation]] = {}
+        above = _Above(asked)
+        for start in range(0, len(above.keys), _CHUNK):
+            for target in live.filter(family=family, first__in=above.keys[start : start + _CHUNK]):
+                if (network := network_of(target)) in above:
+                    found[target.pk] = network, target.mitigation
         for prefix in asked:
             if prefix.prefixlen < prefix.max_prefixlen:
                 first, last = range_keys(prefix)
                 for target in live.filter(family=family, first__gte=first, first__lte=last):
-                    found[target.pk] = target
-    return [target for target in found.values() if overlaps_any(network_of(target), prefixes)]
+                    found[target.pk] = network_of(target), target.mitigation
+        yield from found.values()
+
+
+class _Above:
+    """All networks that contain one of the prefixes of one family, themselves included."""
+
+    def __init__(self, prefixes: Sequence[Network]) -> None:
+        self._prefixes = prefixes
+        self._by_length: dict[int, set[int]] = {}
+        self.keys = sorted({key for prefix in prefixes for key in ancestor_keys(prefix)})
+
+    def __contains__(self, network: Network) -> bool:
+        length, host = network.prefixlen, network.max_prefixlen - network.prefixlen
+        if length not in self._by_length:
+            longer = (prefix for prefix in self._prefixes if prefix.prefixlen >= length)
+            self._by_length[length] = {int(prefix.network_address) >> host for prefix in longer}
+        return int(network.network_address) >> host in self._by_length[length]
 
 
 def _named(wanted: set[Name], domain_ids: list[int]) -> Iterable[TargetName]:

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from mitigation.exceptions import MalformedRequest
 from mitigation.models import Alias, DomainName, DomainPrefix, Mitigation, Target, TargetName
@@ -13,12 +14,32 @@ from mitigation.protocol import targets
 from mitigation.protocol.scope import MitigationRequest, Network, Scope, covered_by, range_keys
 
 
+class _Names:
+    """Of several domains: read with one query, and only where a scope names a host."""
+
+    def __init__(self, domain_ids: Iterable[int]) -> None:
+        self._domain_ids = list(domain_ids)
+
+    @cached_property
+    def of(self) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {pk: [] for pk in self._domain_ids}
+        rows = DomainName.objects.filter(domain_id__in=self._domain_ids).values_list("domain_id", "fqdn")
+        for domain_id, fqdn in rows:
+            found[domain_id].append(fqdn)
+        return found
+
+
 @dataclass(slots=True)
 class Allowed:
     """A domain's prefixes and names."""
 
+    domain_id: int
+    all_names: _Names
     prefixes: list[Network] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        return self.all_names.of[self.domain_id]
 
     def check(self, scope: Scope) -> None:
         """Raises MalformedRequest, naming the first target that is not the domain's (RFC 9132, section 4.4.1.1).
@@ -34,12 +55,12 @@ class Allowed:
 
 
 def allowed(domain_ids: Iterable[int]) -> dict[int, Allowed]:
-    """By domain, with two queries."""
-    found: dict[int, Allowed] = {pk: Allowed() for pk in domain_ids}
+    """By domain, with a query or two."""
+    ids = set(domain_ids)
+    names = _Names(ids)
+    found = {pk: Allowed(pk, names) for pk in ids}
     for domain_id, prefix in DomainPrefix.objects.filter(domain_id__in=found).values_list("domain_id", "prefix"):
         found[domain_id].prefixes.append(ipaddress.ip_network(prefix))
-    for domain_id, fqdn in DomainName.objects.filter(domain_id__in=found).values_list("domain_id", "fqdn"):
-        found[domain_id].names.append(fqdn)
     return found
 
 

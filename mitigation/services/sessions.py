@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from mitigation.models import Change, Session
+from mitigation.services import bulk
 from mitigation.services.units import unit_of_work
 
 
@@ -24,23 +25,28 @@ class Opened:
     resumed: bool
 
 
-def open_session(opened: Opened, *, now: datetime) -> int:
-    """Remember a session; returns the id of its row."""
+def open_sessions(opened: Sequence[Opened], *, now: datetime) -> list[int]:
+    """Remember sessions; returns the ids of their rows, in the same order."""
     with unit_of_work(now) as unit:
-        row = Session.objects.create(
-            client_id=opened.client_id,
-            credential_id=opened.credential_id,
-            worker=opened.worker,
-            transport=opened.transport,
-            peer=opened.peer,
-            version=opened.version,
-            cipher=opened.cipher,
-            resumed=opened.resumed,
-            opened_at=now,
-            last_heard_at=now,
-        )
-        unit.tell(Change.Topic.SESSION, row.pk)
-    return row.pk
+        rows = [
+            Session(
+                client_id=one.client_id,
+                credential_id=one.credential_id,
+                worker=one.worker,
+                transport=one.transport,
+                peer=one.peer,
+                version=one.version,
+                cipher=one.cipher,
+                resumed=one.resumed,
+                opened_at=now,
+                last_heard_at=now,
+            )
+            for one in opened
+        ]
+        bulk.insert(rows)
+        for row in rows:
+            unit.tell(Change.Topic.SESSION, row.pk)
+    return [row.pk for row in rows]
 
 
 def note_heard(heard: Mapping[int, datetime], *, now: datetime) -> None:
@@ -52,18 +58,18 @@ def note_heard(heard: Mapping[int, datetime], *, now: datetime) -> None:
         for row in rows:
             row.last_heard_at = heard[row.pk]
             unit.tell(Change.Topic.SESSION, row.pk)
-        Session.objects.bulk_update(rows, ["last_heard_at"], batch_size=500)
+        bulk.update(rows, ["last_heard_at"])
 
 
-def close_session(session_id: int, *, reason: str, last_heard_at: datetime, now: datetime) -> None:
-    """The session is gone. Closing twice changes nothing."""
+def close_sessions(reasons: Mapping[int, str], *, now: datetime) -> None:
+    """These rows' sessions are gone, and why. Closing twice changes nothing."""
     with unit_of_work(now) as unit:
-        if (
-            Session.objects.live()
-            .filter(pk=session_id)
-            .update(closed_at=now, close_reason=reason[:64], last_heard_at=last_heard_at)
-        ):
-            unit.tell(Change.Topic.SESSION, session_id)
+        rows = list(Session.objects.live().filter(pk__in=reasons))
+        for row in rows:
+            row.closed_at = row.last_heard_at = now
+            row.close_reason = reasons[row.pk][:64]
+            unit.tell(Change.Topic.SESSION, row.pk)
+        bulk.update(rows, ["closed_at", "close_reason", "last_heard_at"])
 
 
 def close_all_of(worker: str, *, reason: str, now: datetime) -> list[int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from django.db import transaction
 
@@ -25,15 +26,13 @@ from mitigation.models import (
     Domain,
     EnforcementPoint,
     Mitigation,
-    Target,
-    TargetName,
     Transition,
 )
 from mitigation.protocol.conflicts import ConflictCause, ConflictInformation
 from mitigation.protocol.constants import INDEFINITE_LIFETIME
 from mitigation.protocol.scope import MitigationRequest, Scope
 from mitigation.protocol.status import Happening, Status
-from mitigation.services import conflicts, cuids, locks, scopes
+from mitigation.services import bulk, conflicts, cuids, locks, scopes
 from mitigation.services.filters import Filters
 from mitigation.services.history import actor_of, record, subject_of
 from mitigation.services.overlaps import Neighbours, Reach, Shared, asker_of, common_scope, reach_now, reach_of
@@ -120,19 +119,19 @@ class _Batch:
                 "cdid", "cuid", "client_id"
             )
         }
-        self._live = {
-            (found.client_id, found.cdid, found.cuid, found.mid): found
-            for found in Mitigation.objects.live()
-            .select_related("client")
-            .filter(client_id__in=client_ids, mid__in={request.mid for request in requests})
-        }
+        self._live = {found.key: found for found in Mitigation.objects.live_under(map(_key, submissions))}
+        for found in self._live.values():
+            found.client = self._clients[found.client_id]
         self._aliases = scopes.Aliases((one.client_id, one.request) for one in submissions)
         self._filters = Filters(((one.client_id, one.request) for one in submissions), unit)
         self._neighbours = Neighbours(self._reaches(submissions), self._domains, known=self._live.values())
         self._count: dict[int, int] = {}
-        self._enforces = EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
         self._new: list[tuple[Mitigation, Scope]] = []
         self._new_cuids: list[Cuid] = []
+
+    @cached_property
+    def _enforces(self) -> bool:
+        return EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()
 
     def _reaches(self, submissions: Sequence[Submission]) -> Iterator[Reach]:
         """Of those that may start; a refresh overlaps as it did. Unknown aliases are refused when their turn comes."""
@@ -163,7 +162,7 @@ class _Batch:
             _check_absent(submission)
             self._filters.check(client.pk, request, under_attack=self._is_under_attack(client, request))
             return self._create(client, request, scope)
-        self._allowed[client.domain_id].check(Scope.from_json(existing.protected_scope))
+        self._allowed[client.domain_id].check(_protected_scope(existing, request))
         if submission.if_none_match:
             raise PreconditionFailed(f"mid {request.mid} exists already")
         if submission.if_match and existing.is_ending:
@@ -257,7 +256,7 @@ class _Batch:
             self._preempt([other for other in own if other not in same], by=request.mid)
         self._filters.switch(client.pk, request)
         self._new.append((mitigation, scope))
-        self._live[(client.pk, request.cdid, request.cuid, request.mid)] = mitigation
+        self._live[mitigation.key] = mitigation
         self._neighbours.add(mitigation, reach)
         self._unit.rules_are_stale()
         conflict = waits or (conflicts.goes_on(conflicts.active(overlapped.others)) if mitigation.is_active else None)
@@ -311,7 +310,7 @@ class _Batch:
         return (Status.IN_PROGRESS, "") if self._enforces else (Status.EXCEEDED, "dry run: no traffic is touched")
 
     def _override(self, other: Mitigation, *, by: int) -> None:
-        self._live.pop((other.client_id, other.cdid, other.cuid, other.mid), None)
+        self._live.pop(other.key, None)
         self._neighbours.remove(other)
         if other.pk is None:  # created and replaced within one batch: it never existed for anybody else
             self._new = [(row, scope) for row, scope in self._new if row is not other]
@@ -365,16 +364,23 @@ class _Batch:
         Cuid.objects.bulk_create(sorted(self._new_cuids, key=lambda one: (one.cuid, one.cdid)))
         if self._new_cuids:
             transaction.on_commit(lambda: cuids.log_unusual(self._new_cuids))
-        rows = Mitigation.objects.bulk_create([mitigation for mitigation, _ in self._new])
+        bulk.insert([mitigation for mitigation, _ in self._new])
         targets, names, transitions = [], [], []
-        for mitigation, (_, scope) in zip(rows, self._new, strict=True):
+        for mitigation, scope in self._new:
             targets += scopes.target_rows(mitigation, scope)
             names += scopes.name_rows(mitigation, scope, now=self._now)
             transitions.append(_first_transition(mitigation))
             self._unit.tell(Change.Topic.MITIGATION, mitigation.pk)
-        Target.objects.bulk_create(targets)
-        TargetName.objects.bulk_create(names)
+        bulk.insert(targets)
+        bulk.insert(names)
         self._unit.transitions += transitions
+
+
+def _protected_scope(mitigation: Mitigation, request: MitigationRequest) -> Scope:
+    """What is protected; a refresh that repeats it need not be read from the row once more."""
+    if mitigation.expanded_scope is None and mitigation.scope_digest == request.digest:
+        return request.scope
+    return Scope.from_json(mitigation.protected_scope)
 
 
 def _start_lifetime(mitigation: Mitigation, lifetime: int, now: datetime) -> None:

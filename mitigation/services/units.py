@@ -13,12 +13,12 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 
 from mitigation import dispatch, events
 from mitigation.models import Audit, Change, ChangeCounter, EnforcementPoint, Mitigation, Transition
-from mitigation.services import locks, rows
+from mitigation.services import bulk, locks
 
 LONGEST = 255  # characters of a name or a reason in history; what is longer is cut, as PostgreSQL refuses it
 
@@ -62,8 +62,8 @@ class Unit:
     def flush(self) -> None:
         """Write rows and history, so that the next verb in the same transaction reads them. Ends every nested unit."""
         self._write_mitigations()
-        Transition.objects.bulk_create(self.transitions)
-        Audit.objects.bulk_create(self._audits)
+        bulk.insert(self.transitions)
+        bulk.insert(self._audits)
         self.transitions.clear()
         self._audits.clear()
 
@@ -84,7 +84,7 @@ class Unit:
         for mitigation, fields in self._changed.items():
             by_fields.setdefault(frozenset(fields), []).append(mitigation)
         for names, mitigations in by_fields.items():
-            rows.update(mitigations, sorted(names))
+            bulk.update(mitigations, sorted(names))
         self._changed.clear()
 
     def _mark_points(self) -> None:
@@ -95,15 +95,13 @@ class Unit:
     def _write_changes(self) -> None:
         """Last in the transaction: the lock on the counter makes commit order and number order the same."""
         count = len(self._news)
-        if not ChangeCounter.objects.filter(pk=1).update(value=F("value") + count):
-            # The first change ever; beside another first one this waits for it and then adds to it.
+        last = _count_up(count)
+        if last is None:  # the first change ever; beside another first one this waits for it and then adds to it
             ChangeCounter.objects.bulk_create([ChangeCounter(pk=1)], ignore_conflicts=True)
-            ChangeCounter.objects.filter(pk=1).update(value=F("value") + count)
-        last = ChangeCounter.objects.values_list("value", flat=True).get(pk=1)
-        Change.objects.bulk_create(
-            Change(number=number, topic=topic, object_id=object_id, at=self.now)
-            for number, (topic, object_id) in enumerate(self._news, start=last - count + 1)
-        )
+            last = _count_up(count)
+            assert last is not None
+        numbered = enumerate(self._news, start=last - count + 1)
+        bulk.insert([Change(number=number, topic=topic, object_id=pk, at=self.now) for number, (topic, pk) in numbered])
 
 
 _current: ContextVar[Unit | None] = ContextVar("unit", default=None)
@@ -125,3 +123,12 @@ def unit_of_work(now: datetime) -> Iterator[Unit]:
         finally:
             _current.reset(token)
         unit.finish()
+
+
+def _count_up(count: int) -> int | None:
+    """The counter's new value; None before the first change."""
+    table = connection.ops.quote_name(ChangeCounter._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {table} SET value = value + %s WHERE id = 1 RETURNING value", [count])  # noqa: S608
+        found = cursor.fetchone()
+    return int(found[0]) if found else None

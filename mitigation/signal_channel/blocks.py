@@ -37,20 +37,21 @@ class Blocks:
     def take(self, request: Message) -> bytes | None:
         """The whole body once it is there, None while more is to come.
 
-        Raises IncompleteBody for a block without those before it, TooLarge, and MalformedRequest for a short block
-        that is not the last, or If-None-Match beyond the first block (section 2.10).
+        Raises IncompleteBody for a block without those before it, TooLarge, and MalformedRequest for a block that
+        is not of its size, or If-None-Match beyond the first block (section 2.10).
         """
         block = request.opt.block1
         if block is None:
             return bytes(request.payload)
         if request.opt.if_none_match and block.block_number:
             raise MalformedRequest("If-None-Match beyond the first block")
-        if block.more and len(request.payload) != block.size:
-            raise MalformedRequest(f"a block that is not the last has {len(request.payload)} octets, not {block.size}")
+        if not block.is_valid_for_payload_size(len(request.payload)) or (block.more and not request.payload):
+            raise MalformedRequest(f"{len(request.payload)} octets are no block of {block.size}")
         key = (request.remote.session_id, tuple(request.opt.uri_path))
         body = self._begin(key) if block.block_number == 0 else self._known(key, block.start)
         body.octets += request.payload
-        if len(body.octets) > MAXIMUM_OCTETS:
+        announced = request.opt.size1 or 0
+        if max(len(body.octets), announced) > MAXIMUM_OCTETS:
             del self._unfinished[key]
             raise TooLarge(f"the body is larger than {MAXIMUM_OCTETS} octets; send several requests")
         if block.more:

@@ -34,15 +34,20 @@ class Book:
         self._refused: set[str] = set()
 
     def load(self) -> None:
-        """Read everything."""
-        self._take(Credential.objects.all())
+        """Read everything. Requests go on meanwhile in another thread: the old book holds until this one is whole."""
+        fresh = Book()
+        fresh._take(Credential.objects.all())
+        self._refused, self._usable = fresh._refused, fresh._usable
+
+    @staticmethod
+    def concerns(changes: Iterable[tuple[str, int]]) -> bool:
+        """Whether `refresh` would read anything."""
+        return any(topic in (Change.Topic.CLIENT, Change.Topic.CREDENTIAL) for topic, _ in changes)
 
     def refresh(self, changes: Iterable[tuple[str, int]]) -> bool:
         """Read what changed; whether anything did. A changed client or domain may touch many: everything is read."""
         topics = {topic for topic, _ in changes}
         if Change.Topic.CLIENT in topics:
-            self._usable.clear()
-            self._refused.clear()
             self.load()
             return True
         ids = [object_id for topic, object_id in changes if topic == Change.Topic.CREDENTIAL]

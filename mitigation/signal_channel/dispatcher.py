@@ -7,7 +7,7 @@ method, content format, identity, then the body (the rows on error precedence).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from aiocoap import Code, Message
@@ -30,6 +30,7 @@ SUPPRESS_ANY = 26  # No-Response for all classes (RFC 7967): the stack lets go o
 class Resource(Protocol):
     """Something under /.well-known/dots."""
 
+    methods: Sequence[Code]
     needs_identity: bool
 
     async def render(self, request: Message, identity: Identity | None, pipe: Pipe) -> Message | None:
@@ -69,6 +70,9 @@ class Dispatcher:
         resource = self._resources.get(name)
         if resource is None:
             raise NotFound(f"there is no resource {name[:40]!r} here")
+        options.check_method(request, name, resource.methods)
+        if request.code == Code.PUT:  # a body of GET or DELETE means nothing, whatever it says it is
+            options.check_content_format(request)
         identity = self._identify(request)
         if resource.needs_identity and identity is None:
             raise Unauthorized("this credential is not registered for the service, or has been revoked")

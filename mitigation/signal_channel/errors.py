@@ -6,6 +6,7 @@ from aiocoap import Code, Message
 
 from mitigation import exceptions
 from mitigation.protocol import messages
+from mitigation.protocol.body import MAXIMUM_OCTETS
 from mitigation.protocol.constants import CONTENT_FORMAT
 
 CODES: dict[type[exceptions.DotsError], Code] = {
@@ -38,6 +39,8 @@ def answer(refusal: exceptions.DotsError) -> Message:
             code=CODES[type(refusal)], payload=payload, content_format=CONTENT_FORMAT, max_age=refusal.retry_after
         )
     message = Message(code=CODES[type(refusal)], payload=str(refusal).encode())
+    if isinstance(refusal, exceptions.TooLarge):
+        message.opt.size1 = MAXIMUM_OCTETS
     if isinstance(refusal, exceptions.Unavailable):
         message.opt.max_age = refusal.retry_after
     return message

@@ -1,13 +1,14 @@
 """Who watches which mitigation, and when each is told (RFC 9132, section 4.4.2.1; RFC 7641).
 
 Keyed by client, cdid, cuid and mid (None: the whole list): one change wakes only those it concerns. An observer is
-told at most once in NOTIFICATION_GAP, always the newest state, and again in each NOTIFICATION_PERIOD while active.
+told at most once in NOTIFICATION_GAP, always the newest state, and again in each period while active.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -20,7 +21,10 @@ from mitigation.signal_channel.representation import notification
 
 Key = tuple[int, str, str, int | None]
 
-MAXIMUM_PER_CLIENT = 1_024  # beyond this GET is answered without Observe, and the client polls
+# Beyond these GET is answered without Observe, and the client polls. A session must keep room for other requests: the
+# token layer takes 256 at once.
+MAXIMUM_PER_CLIENT = 1_024
+MAXIMUM_PER_SESSION = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +37,30 @@ class State:
 
 
 Read = Callable[[], Awaitable[State]]
+Told = Callable[[Message, bytes], None]  # a notification, and the whole body that it is the first block of
 
 
 class Observers:
-    """All observations of one signal worker."""
+    """All observations of one signal worker. `period` in seconds, by default NOTIFICATION_PERIOD."""
 
-    def __init__(self) -> None:
+    def __init__(self, period: float | None = None) -> None:
+        self.period = NOTIFICATION_PERIOD if period is None else period
         self._by_key: dict[Key, set[Observation]] = {}
-        self._of_client: dict[int, int] = {}
+        self._of_client: Counter[int] = Counter()
+        self._of_session: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return sum(map(len, self._by_key.values()))
 
-    def has_room(self, client_id: int) -> bool:
-        return self._of_client.get(client_id, 0) < MAXIMUM_PER_CLIENT
+    def has_room(self, client_id: int, session_id: int) -> bool:
+        return (
+            self._of_client.get(client_id, 0) < MAXIMUM_PER_CLIENT
+            and self._of_session.get(session_id, 0) < MAXIMUM_PER_SESSION
+        )
+
+    def watches(self, key: Key) -> bool:
+        """Whether anybody observes just this."""
+        return key in self._by_key
 
     def wake(self, client_id: int, cdid: str, cuid: str, mid: int) -> None:
         """This mitigation changed: its observers and those of the list are due."""
@@ -54,12 +68,12 @@ class Observers:
             for observation in self._by_key.get(key, ()):
                 observation.changed.set()
 
-    async def serve(self, key: Key, pipe: Pipe, first: Message, read: Read) -> None:
+    async def serve(self, key: Key, pipe: Pipe, first: Message, read: Read, told: Told = lambda *_: None) -> None:
         """Answer the registration and stay until the peer loses interest or nothing more will come.
 
         Ends by cancellation when the peer cancels, answers RST, registers the same token again or its session ends.
         """
-        observation = Observation(pipe, read)
+        observation = Observation(pipe, read, told, self.period)
         self._add(key, observation)
         try:
             await observation.run(first)
@@ -68,24 +82,29 @@ class Observers:
 
     def _add(self, key: Key, observation: Observation) -> None:
         self._by_key.setdefault(key, set()).add(observation)
-        self._of_client[key[0]] = self._of_client.get(key[0], 0) + 1
+        self._of_client[key[0]] += 1
+        self._of_session[observation.session_id] += 1
 
     def _remove(self, key: Key, observation: Observation) -> None:
         watching = self._by_key[key]
         watching.discard(observation)
         if not watching:
             del self._by_key[key]
-        self._of_client[key[0]] -= 1
-        if not self._of_client[key[0]]:
-            del self._of_client[key[0]]
+        for count, owner in ((self._of_client, key[0]), (self._of_session, observation.session_id)):
+            count[owner] -= 1
+            if not count[owner]:
+                del count[owner]
 
 
 class Observation:
     """One registration."""
 
-    def __init__(self, pipe: Pipe, read: Read) -> None:
+    def __init__(self, pipe: Pipe, read: Read, told: Told, period: float) -> None:
         self._pipe = pipe
         self._read = read
+        self._told = told
+        self._period = period
+        self.session_id: int = pipe.request.remote.session_id
         self.changed = asyncio.Event()
         # Seconds of the monotonic clock fit RFC 7641's rule (under 2^23 in 256 s) and grow over re-registrations.
         self._number = int(time.monotonic()) & 0xFFFFFF
@@ -93,7 +112,7 @@ class Observation:
     async def run(self, first: Message) -> None:
         first.opt.observe = self._next_number()
         self._pipe.add_response(first, is_last=False)
-        wait = NOTIFICATION_PERIOD
+        wait = self._period
         while True:
             await asyncio.sleep(NOTIFICATION_GAP)
             try:
@@ -108,15 +127,16 @@ class Observation:
                 return
             if not periodic or state.is_active:
                 self._tell(state.payload)
-            wait = NOTIFICATION_PERIOD - NOTIFICATION_GAP
+            wait = self._period - NOTIFICATION_GAP
 
     def _tell(self, payload: bytes) -> None:
         message = notification(
             payload,
             number=self._next_number(),
-            max_age=int(NOTIFICATION_PERIOD),
+            max_age=int(self._period),
             largest_exponent=self._pipe.request.remote.maximum_block_size_exp,
         )
+        self._told(message, payload)
         self._send(message, is_last=False)
 
     def _finish(self, state: State) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from aiocoap import Message
+from collections.abc import Sequence
+
+from aiocoap import Code, Message
 from aiocoap.numbers.optionnumbers import OptionNumber
 
 from mitigation.exceptions import (
@@ -34,7 +36,8 @@ _ONCE = frozenset(
     {OptionNumber.URI_HOST, OptionNumber.URI_PORT, OptionNumber.ACCEPT, OptionNumber.BLOCK2, OptionNumber.BLOCK1}
 )
 
-# Seven exponents of block size are defined; the eighth is reserved over UDP (RFC 7959, section 2.2).
+# Seven exponents of block size are defined; the eighth is reserved over UDP (RFC 7959, section 2.2), and over TCP
+# stands for several blocks of 1024 in one message, which our CSM announces (BERT; RFC 8323, section 6).
 LARGEST_BLOCK_EXPONENT = 6
 
 
@@ -51,8 +54,14 @@ def check(request: Message) -> None:
             raise BadOption(f"option {int(number)} is given twice")
         seen.add(number)
     for name, block in (("Block2", request.opt.block2), ("Block1", request.opt.block1)):
-        if block is not None and block.size_exponent > LARGEST_BLOCK_EXPONENT:
+        if block is not None and block.size_exponent > LARGEST_BLOCK_EXPONENT and request.remote.transport == "udp":
             raise MalformedRequest(f"{name} has the reserved size exponent 7")
+
+
+def check_method(request: Message, resource: str, methods: Sequence[Code]) -> None:
+    """Raises MethodNotAllowed with those that the resource takes."""
+    if request.code not in methods:
+        raise MethodNotAllowed(f"{resource} takes {', '.join(method.name for method in methods)} only")
 
 
 def check_content_format(request: Message) -> None:
@@ -67,7 +76,3 @@ def check_accept(request: Message) -> None:
     accept = request.opt.accept
     if accept is not None and int(accept) != CONTENT_FORMAT:
         raise NotAcceptable(f"content format {int(accept)} cannot be given, only {CONTENT_FORMAT}")
-
-
-def method_not_allowed(resource: str, allowed: str) -> MethodNotAllowed:
-    return MethodNotAllowed(f"{resource} takes {allowed} only")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from mitigation.models import Mitigation
+from mitigation.models.mitigations import Key
 from mitigation.protocol import messages
 from mitigation.protocol.filters import AclControl
 from mitigation.protocol.messages import Content, MitigationReport
@@ -18,6 +20,11 @@ def live(key: tuple[int, str, str, int | None]) -> list[Mitigation]:
     client_id, cdid, cuid, mid = key
     found = Mitigation.objects.live().filter(client_id=client_id, cdid=cdid, cuid=cuid)
     return list(found.order_by("mid") if mid is None else found.filter(mid=mid))
+
+
+def live_by_key(keys: Iterable[Key]) -> dict[tuple[int, str, str, int | None], list[Mitigation]]:
+    """The same of many single ones, with one query; keys of which nothing is live are left out."""
+    return {row.key: [row] for row in Mitigation.objects.live_under(keys)}
 
 
 def ended(client_id: int, cdid: str, cuid: str, mid: int | None) -> list[Mitigation]:

@@ -42,9 +42,9 @@ def _put_block(message: Message, payload: bytes, asked: BlockOption.BlockwiseTup
     exponent = min(largest, 6)
     number = 0
     if asked is not None:
+        # A block of the asked size begins in the same place whatever size we give; 7 (BERT) counts in 1024 octets as 6.
         exponent = min(asked.size_exponent, exponent)
-        # A block of the asked size begins in the same place whatever size we give.
-        number = asked.block_number << (asked.size_exponent - exponent)
+        number = asked.start >> (exponent + 4)
     size = 1 << (exponent + 4)
     start = number * size
     if asked is None and len(payload) <= size:

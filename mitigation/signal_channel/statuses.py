@@ -6,8 +6,9 @@ A client reads its own writes: whoever writes says `forget` after the commit and
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -19,24 +20,26 @@ Key = tuple[int, str, str, int | None]  # client, cdid, cuid, mid; None: the who
 
 MAXIMUM_ENTRIES = 20_000
 
+Rows = dict[Key, list[Mitigation]]
 Read = Callable[[Key], Awaitable[list[Mitigation]]]
 
 
 @dataclass(slots=True)
 class Entry:
-    """Rows as they were read, with the bodies encoded from them: one a part, good while no lifetime counts down."""
+    """Rows as they were read, with the bodies encoded from them: one a part, good for the second they were made in.
+
+    Many may look at the same rows at once, and a lifetime counts in seconds.
+    """
 
     rows: list[Mitigation]
-    bodies: dict[Content, tuple[tuple[int, ...], bytes]] = field(default_factory=dict)
+    bodies: dict[Content, tuple[int, bytes]] = field(default_factory=dict)
 
     def encode(self, *, now: datetime, part: Content) -> bytes:
-        left = tuple(row.remaining(now) for row in self.rows)
+        second = int(now.timestamp())
         known = self.bodies.get(part)
-        if known is not None and known[0] == left:
-            return known[1]
-        body = reports.encode(self.rows, now=now, content=part)
-        self.bodies[part] = (left, body)
-        return body
+        if known is None or known[0] != second:
+            known = self.bodies[part] = second, reports.encode(self.rows, now=now, content=part)
+        return known[1]
 
 
 class Statuses:
@@ -45,7 +48,8 @@ class Statuses:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._entries: OrderedDict[Key, Entry] = OrderedDict()
-        self._forgotten = 0  # counts up with each `forget`, so that a read that began before one is not kept
+        # What is being read now, for all that ask meanwhile; what is forgotten meanwhile is read anew by the next.
+        self._reading: dict[Key, asyncio.Future[Entry]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -56,17 +60,44 @@ class Statuses:
         if entry is not None:
             self._entries.move_to_end(key)
             return entry
-        began = self._forgotten
-        entry = Entry(await self._read(key))
-        # Something was forgotten meanwhile: these rows may be older than that change, and are for this answer only.
-        if self._forgotten == began:
-            self._entries[key] = entry
-            if len(self._entries) > MAXIMUM_ENTRIES:
-                self._entries.popitem(last=False)
-        return entry
+        reading = self._reading.get(key)
+        if reading is None:
+            reading = self._reading[key] = asyncio.ensure_future(self._read_one(key))
+            reading.add_done_callback(lambda done: self._keep(key, done))
+        return await asyncio.shield(reading)  # who gives up leaves the others waiting
+
+    async def renew(self, keys: Collection[Key], read: Callable[[Collection[Key]], Awaitable[Rows]]) -> None:
+        """Read these anew with one query, for many that will ask at once."""
+        promised: dict[Key, asyncio.Future[Entry]] = {key: asyncio.get_running_loop().create_future() for key in keys}
+        self._reading |= promised
+        try:
+            rows = await read(keys)
+        except Exception as error:
+            for key, future in promised.items():
+                future.set_exception(error)
+                self._keep(key, future)
+            raise
+        for key, future in promised.items():
+            future.set_result(Entry(rows.get(key, [])))
+            self._keep(key, future)
 
     def forget(self, client_id: int, cdid: str, cuid: str, mid: int) -> None:
         """This mitigation changed: it, and the list it stands in, are read anew when next asked for."""
         for key in ((client_id, cdid, cuid, mid), (client_id, cdid, cuid, None)):
             self._entries.pop(key, None)
-        self._forgotten += 1
+            self._reading.pop(key, None)
+
+    async def _read_one(self, key: Key) -> Entry:
+        return Entry(await self._read(key))
+
+    def _keep(self, key: Key, done: asyncio.Future[Entry]) -> None:
+        """Unless it was forgotten meanwhile: then these rows may be older than the change."""
+        failed = done.cancelled() or done.exception() is not None
+        if self._reading.get(key) is not done:
+            return
+        del self._reading[key]
+        if failed:
+            return
+        self._entries[key] = done.result()
+        if len(self._entries) > MAXIMUM_ENTRIES:
+            self._entries.popitem(last=False)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+KNOWN: Final = 2_048  # certificates, of 2 kB each
 
 
 class Kind(StrEnum):
@@ -30,11 +34,15 @@ class Identity:
     sha256: str
     subject: str
 
-    @classmethod
-    def from_certificate(cls, der: bytes) -> Identity:
-        """:raises ValueError: when the bytes are no certificate."""
+    @staticmethod
+    @lru_cache(maxsize=KNOWN)
+    def from_certificate(der: bytes) -> Identity:
+        """The same object for the same certificate: a client comes back often, and with several sessions.
+
+        :raises ValueError: when the bytes are no certificate.
+        """
         certificate = x509.load_der_x509_certificate(der)
-        return cls(Kind.X509, der, hashlib.sha256(der).hexdigest(), certificate.subject.rfc4514_string())
+        return Identity(Kind.X509, der, hashlib.sha256(der).hexdigest(), certificate.subject.rfc4514_string())
 
     def subject_public_key_info(self) -> bytes:
         """What the cuid is usually a hash of (RFC 9132, section 4.4.1.1); empty for a PSK."""

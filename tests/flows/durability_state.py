@@ -100,6 +100,21 @@ def is_sqlite(product: Product) -> bool:
     return not product.environment.get("DATABASE_URL")
 
 
+@contextmanager
+def locked(product: Product) -> Iterator[None]:
+    """Another program holds the database's write lock; on PostgreSQL, what every transaction of ours needs."""
+    with database(product) as connection:
+        if is_sqlite(product):
+            connection.execute("BEGIN IMMEDIATE")
+        else:
+            connection.execute("BEGIN")
+            connection.execute("LOCK TABLE mitigation_changecounter IN EXCLUSIVE MODE")
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
+
+
 def query(product: Product, text: str, *values: object) -> list[tuple[Any, ...]]:
     """Rows of the product's database; JSON columns as values."""
     with database(product) as connection:

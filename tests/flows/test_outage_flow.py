@@ -18,10 +18,9 @@ import pytest
 from durability_client import NeverDiscouraged
 from durability_state import (
     COMMAND_OF,
-    database,
     drop_table,
     installed_addresses,
-    is_sqlite,
+    locked,
     processes,
     query,
     rows,
@@ -162,21 +161,6 @@ def until_enforced(product: Product, cuid: str) -> float:
 
 
 # -- the database -----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def locked(product: Product) -> Iterator[None]:
-    """Another program holds the database's write lock; on PostgreSQL, what every transaction of ours needs."""
-    with database(product) as connection:
-        if is_sqlite(product):
-            connection.execute("BEGIN IMMEDIATE")
-        else:
-            connection.execute("BEGIN")
-            connection.execute("LOCK TABLE mitigation_changecounter IN EXCLUSIVE MODE")
-        try:
-            yield
-        finally:
-            connection.execute("ROLLBACK")
 
 
 @pytest.mark.rows("SIG-PUT-013", "SIG-ERR-023")

@@ -149,8 +149,7 @@ class Peer:
     def close(self) -> None:
         """End the session as a client that goes away does, with close_notify."""
         for request in self._watching:
-            if not request.observation.cancelled:
-                self._loop.call_soon_threadsafe(request.observation.cancel)
+            self._loop.call_soon_threadsafe(_cancel, request.observation)
         for watch in self._watches:
             watch.cancel()
         self._wait(self._context.shutdown())
@@ -250,19 +249,27 @@ class Peer:
     async def _ask(self, message: Message) -> Reply:
         request = self._context.request(message, handle_blockwise=False)
         answer = await asyncio.wait_for(request.response, PATIENCE)
-        return Reply(answer.code.dotted, answer, time.monotonic())
+        return _reply(answer)
 
     async def _watch(self, message: Message, watch: Watch) -> None:
         request = self._context.request(message, handle_blockwise=False)
         self._watching.append(request)
         answer = await asyncio.wait_for(request.response, PATIENCE)
-        watch.add(Reply(answer.code.dotted, answer, time.monotonic()))
-        try:
-            async for notification in request.observation:
-                watch.add(Reply(notification.code.dotted, notification, time.monotonic()))
-        except aiocoap.error.Error:
-            pass
-        watch.add(None)
+        watch.add(_reply(answer))
+        # Not by iteration, which forgets the last word when the end comes with it.
+        request.observation.register_callback(
+            lambda notification: watch.add(_reply(notification)), _suppress_deprecation=True
+        )
+        request.observation.register_errback(lambda error: watch.add(None), _suppress_deprecation=True)
+
+
+def _reply(message: Message) -> Reply:
+    return Reply(message.code.dotted, message, time.monotonic())
+
+
+def _cancel(observation: Any) -> None:
+    if not observation.cancelled:  # the server may have ended it
+        observation.cancel()
 
 
 @contextmanager

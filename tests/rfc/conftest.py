@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+import scenes
 
 from tests.harness.console import Console
 from tests.harness.console import console as open_console
-from tests.harness.product import Cast, Product
-from tests.harness.waiting import until
+from tests.harness.product import Cast, Product, running
 from tests.harness.wire import Peer, peer
 
 CASTS_AT_ONCE = 24
@@ -37,13 +37,13 @@ def console(product: Product) -> Iterator[Console]:
 
 
 @pytest.fixture
-def cast(product: Product, _casts: deque[Cast]) -> Cast:
+def cast(product: Product, console: Console, _casts: deque[Cast]) -> Iterator[Cast]:
     """A domain that overlaps with nobody's, the files of alice and bob, and those of mallory, who is of another one."""
     if not _casts:
-        _casts.extend(product.new_casts(CASTS_AT_ONCE))
-        with peer(_casts[-1].mallory, product.signal_port) as last:
-            until(lambda: last.get().code != "4.01", what="the signal channel knowing the new clients")
-    return _casts.popleft()
+        _casts.extend(scenes.new_casts(product, CASTS_AT_ONCE))
+    taken = _casts.popleft()
+    yield taken
+    scenes.forget(console, taken)
 
 
 @pytest.fixture
@@ -70,6 +70,47 @@ def bob(join: Join) -> Peer:
 @pytest.fixture
 def mallory(join: Join) -> Peer:
     return join("mallory")
+
+
+@pytest.fixture(scope="session")
+def hasty() -> Iterator[Product]:
+    """An instance that waits for seconds where the standards' defaults are minutes."""
+    quick = {
+        "DOTS_NOTIFICATION_PERIOD": "7",
+        "DOTS_TERMINATING_PERIOD": "3",
+        "DOTS_SESSION_LOSS_AFTER": "3",
+        "DOTS_NFT_TABLE": "dots_hasty",
+    }
+    with running(environment=quick) as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def hasty_console(hasty: Product) -> Iterator[Console]:
+    with open_console(hasty) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def _hasty_casts() -> deque[Cast]:
+    return deque()
+
+
+@pytest.fixture
+def hasty_cast(hasty: Product, _hasty_casts: deque[Cast]) -> Cast:
+    if not _hasty_casts:
+        _hasty_casts.extend(scenes.new_casts(hasty, CASTS_AT_ONCE))
+    return _hasty_casts.popleft()
+
+
+@pytest.fixture
+def hasty_join(hasty: Product, hasty_cast: Cast) -> Iterator[Join]:
+    with ExitStack() as stack:
+
+        def do(role: str, **how: Any) -> Peer:
+            return stack.enter_context(peer(getattr(hasty_cast, role), hasty.signal_port, **how))
+
+        yield do
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import OperationalError, connection
+from django.db.models import Model
 
 from mitigation.exceptions import Unavailable
 from mitigation.models import Client, EnforcementPoint, Mitigation, Target
 from mitigation.protocol.scope import MitigationRequest, Scope, parse_target_prefix
 from mitigation.runtime.writer import PATIENCE, RETRY_AFTER, Writer
-from mitigation.services import domains, mitigations
+from mitigation.services import bulk, domains, mitigations
 from mitigation.services.mitigations import Granted, Submission, Withdrawal
 from tests.harness.databases import on_postgres
 from tests.harness.waiting import until
@@ -102,10 +104,14 @@ async def test_a_poison_item_harms_no_other(alice: Client, monkeypatch: pytest.M
 async def test_a_database_that_fails_is_unavailable_and_nothing_is_half_written(
     alice: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any, **__: Any) -> Any:
-        raise OperationalError("disk full")
+    insert = bulk.insert
 
-    monkeypatch.setattr(Target.objects, "bulk_create", full)  # after the mitigation itself was written
+    def full(rows: Sequence[Model]) -> None:
+        if any(isinstance(row, Target) for row in rows):  # after the mitigation itself was written
+            raise OperationalError("disk full")
+        insert(rows)
+
+    monkeypatch.setattr(bulk, "insert", full)
     writer = Writer(now=lambda: NOW)
     writer.start()
     with pytest.raises(Unavailable) as refused:

@@ -21,6 +21,8 @@ Submit = Callable[..., Any]
 Count = Callable[..., None]
 Reconcile = Callable[..., bool]
 
+FOUR_TIMES = timedelta(seconds=TOLD_FOUR_TIMES * NOTIFICATION_PERIOD)
+
 
 @pytest.fixture
 def drops(count: Count, now: datetime) -> Callable[[int, int], Status]:
@@ -125,7 +127,7 @@ def test_what_a_loss_started_is_armed_again_after_its_attack(
     reconcile()
     drops(5, 1)
     assert drops(5, 301) is Status.STOPPED
-    told = now + timedelta(seconds=301 + TOLD_FOUR_TIMES)
+    told = now + timedelta(seconds=301) + FOUR_TIMES
 
     assert mitigations.expire(now=told - timedelta(seconds=1)) == 0
     assert mitigations.expire(now=told) == 1
@@ -137,7 +139,7 @@ def test_what_a_loss_started_is_armed_again_after_its_attack(
         None,
         None,
     )
-    assert row.remaining(told) == 86_400 - 301 - int(TOLD_FOUR_TIMES)
+    assert row.remaining(told) == 86_400 - 301 - int(FOUR_TIMES.total_seconds())
     reconcile(at=told)
     assert not Rule.objects.exists()
     assert mitigations.session_lost(cast.alice.pk, now=told) == 1
@@ -154,7 +156,7 @@ def test_an_attack_that_goes_on_keeps_it_started(
     drops(5, 301)
 
     assert drops(6, 330) is Status.MITIGATED
-    assert mitigations.expire(now=now + timedelta(seconds=301 + TOLD_FOUR_TIMES)) == 0
+    assert mitigations.expire(now=now + timedelta(seconds=301) + FOUR_TIMES) == 0
     assert Mitigation.objects.get().rearms_at is None
 
 
@@ -169,11 +171,11 @@ def test_a_loss_started_request_whose_lifetime_ends_meanwhile_ends(
 
     mitigations.expire(now=now + timedelta(seconds=350))
     assert Mitigation.objects.get().status == Status.TERMINATING
-    mitigations.expire(now=now + timedelta(seconds=301 + TOLD_FOUR_TIMES))
+    mitigations.expire(now=now + timedelta(seconds=301) + FOUR_TIMES)
     assert Mitigation.objects.get().status == Status.TERMINATING
 
 
 def test_four_times_fit_between_the_change_and_the_next(cast: Any) -> None:
-    tellings = [number * NOTIFICATION_PERIOD for number in range(10) if number * NOTIFICATION_PERIOD < TOLD_FOUR_TIMES]
+    tellings = [period for period in range(10) if period < TOLD_FOUR_TIMES]
 
     assert len(tellings) == 4

@@ -46,9 +46,8 @@ def home(tmp_path: Path, now: datetime, transactional_db: None) -> Home:
     first, second = alice.credentials.order_by("pk")
     certificates.revoke(first.serial, reason="test", actor="test", now=now)
     certificates.publish_revocations(authority, now=now)
-    sessions.open_session(
-        sessions.Opened(alice.pk, second.pk, "host:4646", "udp", "192.0.2.1:5", "DTLS1.2", "AES", False), now=now
-    )
+    opened = sessions.Opened(alice.pk, second.pk, "host:4646", "udp", "192.0.2.1:5", "DTLS1.2", "AES", False)
+    sessions.open_sessions([opened], now=now)
     point = EnforcementPoint.objects.create(name="local", driver="nftables", enforces=True)
     assert enforcement.lease(point.pk, holder="elsewhere:1", now=now)
     return made

@@ -101,3 +101,17 @@ def test_a_short_block_in_the_middle_is_refused() -> None:
     message.payload = message.payload[:-1]
     with pytest.raises(MalformedRequest):
         Blocks().take(message)
+
+
+@pytest.mark.rows("SIG-BLK-014")
+def test_a_bert_message_holds_several_blocks_of_1024() -> None:
+    blocks = Blocks()
+    body = bytes(range(256)) * 12
+
+    def bert(number: int, payload: bytes, *, more: bool) -> Message:
+        return request(PUT, "mitigate", "cuid=c", "mid=1", payload=payload, block1=(number, more, 7))
+
+    assert blocks.take(bert(0, body[:2048], more=True)) is None
+    with pytest.raises(MalformedRequest):
+        blocks.take(bert(2, body[2048:2500], more=True))
+    assert blocks.take(bert(2, body[2048:], more=False)) == body

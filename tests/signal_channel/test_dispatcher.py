@@ -27,6 +27,7 @@ SOMEBODY = Identity(1, 1, "alice", "a.example", datetime.now(UTC), datetime.now(
 class Raises:
     """A resource that ends in a given way."""
 
+    methods = (GET, PUT)
     needs_identity = True
 
     def __init__(self, error: BaseException | None = None) -> None:

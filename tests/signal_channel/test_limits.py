@@ -146,6 +146,7 @@ SOMEBODY = Identity(1, 1, "alice", "a.example", datetime.now(UTC), datetime.now(
 
 
 class NeverReached:
+    methods = (Code.GET, Code.PUT)
     needs_identity = True
 
     async def render(self, request: Message, identity: Identity | None, pipe: object) -> Message:

@@ -9,7 +9,7 @@ from aiocoap import GET, Code, Message
 from aiocoap.numbers.types import NON
 from coap_requests import FakePipe, FakeRemote, request
 
-from mitigation.protocol.constants import NOTIFICATION_PERIOD, TOLD_FOUR_TIMES
+from mitigation.protocol.constants import TOLD_FOUR_TIMES
 from mitigation.signal_channel import observers as module
 from mitigation.signal_channel.observers import Observers, State
 
@@ -107,7 +107,7 @@ async def test_what_lasts_three_and_a_half_periods_is_told_four_times() -> None:
         observers.wake(*KEY)
 
     become(three)
-    lasting = TOLD_FOUR_TIMES / NOTIFICATION_PERIOD * module.NOTIFICATION_PERIOD
+    lasting = TOLD_FOUR_TIMES * module.NOTIFICATION_PERIOD
     asyncio.get_running_loop().call_later(module.NOTIFICATION_GAP + lasting, become, eight)
 
     assert await watched.told(6, within=5) == [b"one", *[b"three"] * 4, b"eight"]
@@ -157,7 +157,7 @@ async def test_an_observation_that_is_cancelled_leaves_nothing() -> None:
     await watched.end()
 
     assert len(observers) == 0
-    assert observers.has_room(1)
+    assert observers.has_room(1, 1)
 
 
 @pytest.mark.rows("SIG-OBS-012", "SIG-SEC-016")
@@ -167,10 +167,23 @@ async def test_a_client_has_room_for_so_many_only(monkeypatch: pytest.MonkeyPatc
     watching = [Watched(observers), Watched(observers, key=(1, "", "c", None))]
     await asyncio.gather(*(watched.told(1) for watched in watching))
 
-    assert not observers.has_room(1)
-    assert observers.has_room(2)
+    assert not observers.has_room(1, 1)
+    assert observers.has_room(2, 2)
     for watched in watching:
         await watched.end()
+
+
+@pytest.mark.rows("SIG-OBS-012")
+async def test_a_session_keeps_room_for_other_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAXIMUM_PER_SESSION", 1)
+    observers = Observers()
+    watched = Watched(observers)
+    await watched.told(1)
+
+    assert not observers.has_room(1, watched.pipe.request.remote.session_id)
+    assert observers.has_room(1, 2)
+    await watched.end()
+    assert observers.has_room(1, watched.pipe.request.remote.session_id)
 
 
 async def test_tcp_has_no_message_types() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import OperationalError
 
 from mitigation.models import Mitigation
 from mitigation.protocol.messages import Content, decode_reports
@@ -77,6 +79,69 @@ async def test_rows_read_before_a_change_are_not_kept_after_it() -> None:
     await slow
 
     assert (await statuses.find(KEY)).rows[0].status == 5
+
+
+async def test_what_many_ask_for_at_once_is_read_once() -> None:
+    table = Table()
+    statuses = Statuses(table.read)
+    table.gate = asyncio.Event()
+    asking = [asyncio.ensure_future(statuses.find(KEY)) for _ in range(100)]
+    await asyncio.sleep(0)
+
+    asking[0].cancel()
+    table.gate.set()
+    found = await asyncio.gather(*asking[1:])
+
+    assert table.reads == 1
+    assert all(entry.rows[0].status == 2 for entry in found)
+
+
+async def test_many_are_read_ahead_with_one_query() -> None:
+    table = Table()
+    statuses = Statuses(table.read)
+    keys: list[Key] = [(1, "", "c", mid) for mid in (7, 8)]
+    asking: list[asyncio.Future[module.Entry]] = []
+
+    async def read(wanted: Collection[Key]) -> module.Rows:
+        asking.append(asyncio.ensure_future(statuses.find(keys[0])))  # waits for what is being read
+        await asyncio.sleep(0)
+        return {keys[0]: [row(5)]}
+
+    await statuses.renew(keys, read)
+
+    assert [(await statuses.find(key)).rows for key in keys] == [[(await asking[0]).rows[0]], []]
+    assert table.reads == 0
+
+
+async def test_what_is_read_ahead_is_not_kept_after_a_change() -> None:
+    table = Table()
+    statuses = Statuses(table.read)
+
+    async def read(wanted: Collection[Key]) -> module.Rows:
+        statuses.forget(*KEY)  # type: ignore[arg-type]
+        return {KEY: [row(5)]}
+
+    await statuses.renew([KEY], read)
+
+    assert (await statuses.find(KEY)).rows[0].status == 2
+
+
+async def test_a_database_that_fails_is_asked_again() -> None:
+    table = Table()
+    statuses = Statuses(table.read)
+    asking: list[asyncio.Future[module.Entry]] = []
+
+    async def read(wanted: Collection[Key]) -> module.Rows:
+        asking.append(asyncio.ensure_future(statuses.find(KEY)))
+        await asyncio.sleep(0)
+        raise OperationalError("locked")
+
+    with pytest.raises(OperationalError):
+        await statuses.renew([KEY], read)
+    with pytest.raises(OperationalError):
+        await asking[0]
+
+    assert (await statuses.find(KEY)).rows[0].status == 2
 
 
 @pytest.mark.rows("SIG-LIF-002")

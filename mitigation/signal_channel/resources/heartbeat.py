@@ -7,19 +7,16 @@ from aiocoap.pipe import Pipe
 
 from mitigation.exceptions import MalformedRequest
 from mitigation.protocol import messages
-from mitigation.signal_channel import options
 from mitigation.signal_channel.book import Identity
 
 
 class Heartbeat:
     """Answers the peer's heartbeats. Any authenticated peer may send them; no cuid, cdid or mid belongs here."""
 
+    methods = (Code.PUT,)
     needs_identity = False
 
     async def render(self, request: Message, identity: Identity | None, pipe: Pipe) -> Message:
-        if request.code != Code.PUT:
-            raise options.method_not_allowed("hb", "PUT")
-        options.check_content_format(request)
         if len(request.opt.uri_path) != 3:
             raise MalformedRequest("hb takes no parameters")
         messages.decode_heartbeat(request.payload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from aiocoap import Code, Message
@@ -14,7 +15,7 @@ from channels.db import database_sync_to_async
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Mitigation
 from mitigation.protocol import messages, paths
-from mitigation.protocol.constants import CONTENT_FORMAT, NOTIFICATION_PERIOD
+from mitigation.protocol.constants import CONTENT_FORMAT
 from mitigation.protocol.messages import Content
 from mitigation.services.mitigations import Granted, Outcome, Refused, Submission, Withdrawal
 from mitigation.signal_channel import options, reports
@@ -23,8 +24,6 @@ from mitigation.signal_channel.book import Identity
 from mitigation.signal_channel.observers import Observers, State
 from mitigation.signal_channel.representation import Snapshots, content
 from mitigation.signal_channel.statuses import Key, Statuses
-
-MAX_AGE = int(NOTIFICATION_PERIOD)
 
 
 class Writer(Protocol):
@@ -36,6 +35,7 @@ class Writer(Protocol):
 class Mitigate:
     """The mitigation resource."""
 
+    methods = (Code.GET, Code.PUT, Code.DELETE)
     needs_identity = True
 
     def __init__(self, writer: Writer, observers: Observers, statuses: Statuses, now: Callable[[], datetime]) -> None:
@@ -57,12 +57,9 @@ class Mitigate:
             return await self._put(request, identity)
         if request.code == Code.GET:
             return await self._get(request, identity, pipe)
-        if request.code == Code.DELETE:
-            return await self._delete(request, identity)
-        raise options.method_not_allowed("mitigate", "GET, PUT and DELETE")
+        return await self._delete(request, identity)
 
     async def _put(self, request: Message, identity: Identity) -> Message:
-        options.check_content_format(request)
         client_id, path = _asked_by(request, identity)
         payload = self._blocks.take(request)
         if payload is None:
@@ -100,23 +97,26 @@ class Mitigate:
         if path.cuid is None:
             raise MalformedRequest("the path lacks cuid")
         if (begun := self._snapshots.find(request)) is not None:
-            return content(request, begun, max_age=MAX_AGE)
+            return content(request, begun, max_age=int(self._observers.period))
         key = (client_id, path.cdid or "", path.cuid, path.mid)
         found = await self._statuses.find(key)
         if not found.rows:
             raise NotFound("there is no such mitigation" if path.mid is not None else "there is no mitigation")
         part = _part_asked_for(request)
         payload = found.encode(now=self._now(), part=part)
-        answer = content(request, payload, max_age=MAX_AGE)
+        answer = content(request, payload, max_age=int(self._observers.period))
         self._snapshots.keep(request, answer, payload)
         if not self._wants_to_observe(request, identity):
             return answer
-        await self._observers.serve(key, pipe, answer, lambda: self._state(key, part))
+        # The rest of a long notification is fetched by GET, block by block, and must be of the same state.
+        keep = partial(self._snapshots.keep, request)
+        await self._observers.serve(key, pipe, answer, lambda: self._state(key, part), keep)
         return None
 
     def _wants_to_observe(self, request: Message, identity: Identity) -> bool:
         later_block = request.opt.block2 is not None and request.opt.block2.block_number > 0
-        return request.opt.observe == 0 and not later_block and self._observers.has_room(identity.client_id)
+        has_room = self._observers.has_room(identity.client_id, request.remote.session_id)
+        return request.opt.observe == 0 and not later_block and has_room
 
     async def _state(self, key: Key, part: Content) -> State:
         """What an observer is told now. The last word on one mitigation is its final status, then 4.04."""
