@@ -280,7 +280,6 @@ def attack(box: Box, host: str) -> Iterator[None]:
         sender.wait(timeout=10)
 
 
-@pytest.mark.rows("ENF-GEN-001", "ENF-GEN-006")
 def test_rules_stand_whatever_happens_to_them(box: Box, tell: Callable[[str], None]) -> None:
     with running(environment=environment(box), namespace=box.namespace) as product:
         domain = product.new_domain()
