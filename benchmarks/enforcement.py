@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -72,11 +73,41 @@ def watched() -> Iterator[Transactions]:
         del connection._commit
 
 
+# Takes the write lock of the database again and again, as a PUT does, and prints how long it waited each time.
+BYSTANDER = """
+import sqlite3, sys, time
+other = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+while True:
+    began = time.perf_counter()
+    other.execute("BEGIN IMMEDIATE")
+    waited = time.perf_counter() - began
+    other.execute("ROLLBACK")
+    print(waited, flush=True)
+    time.sleep(0.05)
+"""
+
+
+@contextmanager
+def bystander(database: Path) -> Iterator[list[float]]:
+    """Seconds for which somebody else had to wait for the lock meanwhile; the list is full after the block."""
+    waits: list[float] = []
+    command = [sys.executable, "-c", BYSTANDER, str(database)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # it runs
+    try:
+        yield waits
+    finally:
+        process.terminate()
+        waits += [float(line) for line in process.stdout.read().splitlines()]
+        process.wait(timeout=20)
+
+
 class Enforcer:
     """One point with the real driver."""
 
-    def __init__(self, driver: NftablesDriver, client_id: int, point_id: int) -> None:
-        self.driver = driver
+    def __init__(self, driver: NftablesDriver, database: Path, client_id: int, point_id: int) -> None:
+        self.driver, self.database = driver, database
         self._client_id, self._point_id = client_id, point_id
         self._mid = 0
 
@@ -120,15 +151,16 @@ def measure(enforcer: Enforcer, size: int, already: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     def step(name: str, work: Callable[[], None]) -> None:
-        with watched() as seen:
+        with bystander(enforcer.database) as waits, watched() as seen:
             began = time.perf_counter()
             work()
             took = time.perf_counter() - began
         found[name] = {"seconds": round(took, 3), **seen.figures()}
+        found[name]["others_waited_ms"] = round(max(waits, default=0.0) * 1000, 1)
         print(
             f"{size:7,}  {name:24} {took:7.3f} s  {len(seen.held):4} transactions,"
             f" longest {max(seen.held, default=0) * 1000:7.1f} ms, {sum(seen.held):6.3f} s in all,"
-            f" {seen.statements:6} statements",
+            f" {seen.statements:6} statements; another waited {max(waits, default=0) * 1000:7.1f} ms at most",
             flush=True,
         )
 
@@ -155,6 +187,7 @@ def measure(enforcer: Enforcer, size: int, already: int) -> dict[str, Any]:
 @contextmanager
 def enforcer_of_its_own(home: Path, namespace: str) -> Iterator[Enforcer]:
     """Database, domain, client and point; the driver in `namespace`. Sets up Django: once a process."""
+    os.environ.pop("DATABASE_URL", None)
     os.environ |= {"DOTS_HOME": str(home), "DJANGO_SETTINGS_MODULE": "dotsweb.settings", "DOTS_LOG_LEVEL": "ERROR"}
     import django
 
@@ -174,7 +207,7 @@ def enforcer_of_its_own(home: Path, namespace: str) -> Iterator[Enforcer]:
     point = EnforcementPoint.objects.create(name="bench", driver="nftables", enforces=True, counts=True)
     driver = NftablesDriver(runtime_dir=home / "locks", netns=namespace, timeout=120)
     try:
-        yield Enforcer(driver, client.pk, point.pk)
+        yield Enforcer(driver, home / "db.sqlite3", client.pk, point.pk)
     finally:
         driver.close()
 
