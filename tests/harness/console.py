@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from tests.harness.product import ROOT, Product
-
+ROOT = Path(__file__).resolve().parents[2]
 _LOOP = """
 import json, sys, traceback
 for line in sys.stdin:
@@ -33,14 +33,23 @@ now = clock.now()
 """
 
 
-class Console:
-    """Use `console()`."""
+_MANAGE = """
+import io
+from django.core.management import call_command
+out = io.StringIO()
+call_command(*arguments, stdout=out)
+result = out.getvalue()
+"""
 
-    def __init__(self, product: Product) -> None:
+
+class Console:
+    """`Product.console` is one that is kept; `console()` opens another."""
+
+    def __init__(self, environment: Mapping[str, str], *, inside: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "manage.py"), "shell", "-c", _LOOP],
+            [*inside, sys.executable, str(ROOT / "manage.py"), "shell", "-c", _LOOP],
             cwd=ROOT,
-            env=product.environment,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -59,18 +68,26 @@ class Console:
                 return answer["result"]
         raise AssertionError(f"the console ended with {self._process.wait(timeout=5)}")
 
+    def manage(self, *arguments: str) -> str:
+        """What `manage.py ...` prints, without the second that a process takes to start."""
+        return str(self.run(_MANAGE, arguments=list(arguments)))
+
     def close(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(timeout=10)
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # it waits for a database that a test has taken away
+            self._process.kill()
+            self._process.wait()
         self._process.stdout.close()
 
 
 @contextmanager
-def console(product: Product) -> Iterator[Console]:
-    """Open for as long as the block lasts."""
-    opened = Console(product)
+def console(product: Any) -> Iterator[Console]:
+    """One more process on the database of this product, for as long as the block lasts."""
+    opened = Console(product.environment)
     try:
         yield opened
     finally:

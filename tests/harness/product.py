@@ -19,35 +19,32 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness import databases
+from tests.harness.console import ROOT, Console
 from tests.harness.waiting import until
 
-ROOT = Path(__file__).resolve().parents[2]
 _numbers = itertools.count(1)
 
 MAKE_CASTS = """
-import json
 from pathlib import Path
 from django.conf import settings
 from mitigation.pki.authority import open_authority
 from mitigation.pki.certificates import describe
 from mitigation.pki.home import Home, write_private, write_public
-from mitigation.runtime import clock
 from mitigation.services import certificates, domains
 home = Home(settings.DOTS_HOME)
 authority = open_authority(home)
-made = []
-for wanted in {wanted}:
-    how = dict(actor="tests", now=clock.now())
-    domains.add_domain(wanted["domain"], prefixes=wanted["prefixes"], fqdns=wanted["fqdns"], **how)
-    for role in wanted["clients"]:
-        name = role + "." + wanted["domain"]
-        issued = certificates.issue(domains.add_client(name, domain=wanted["domain"], **how), authority, **how)
-        out = Path({out!r}) / name
-        write_private(out / "key.pem", issued.key_pem)
-        write_public(out / "cert.pem", issued.certificate_pem)
-        write_public(out / "ca.pem", home.authority_certificate.read_bytes())
-        made.append((name, describe(issued.certificate_pem).serial))
-print(json.dumps(made))
+result = []
+how = dict(actor="tests", now=now)
+for one in wanted:
+    domains.add_domain(one["domain"], prefixes=one["prefixes"], fqdns=one["fqdns"], **how)
+    for role in one["clients"]:
+        name = role + "." + one["domain"]
+        issued = certificates.issue(domains.add_client(name, domain=one["domain"], **how), authority, **how)
+        files = Path(out) / name
+        write_private(files / "key.pem", issued.key_pem)
+        write_public(files / "cert.pem", issued.certificate_pem)
+        write_public(files / "ca.pem", home.authority_certificate.read_bytes())
+        result.append((name, describe(issued.certificate_pem).serial))
 """
 
 
@@ -134,6 +131,7 @@ class Product:
         self._process: subprocess.Popen[str] | None = None
         self._listener: threading.Thread | None = None
         self._demo = demo
+        self._console: Console | None = None
 
     @property
     def pid(self) -> int:
@@ -157,6 +155,9 @@ class Product:
         """Ctrl-C; returns the seconds it took until the process was gone."""
         import time
 
+        if self._console is not None:
+            self._console.close()
+            self._console = None
         if self._process is None:
             return 0.0
         began = time.monotonic()
@@ -213,23 +214,30 @@ class Product:
             raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return Result(done.returncode, done.stdout, done.stderr)
 
+    @property
+    def console(self) -> Console:
+        """A process that is kept, until the product stops: a command takes milliseconds there."""
+        if self._console is None:
+            self._console = Console(self.environment, inside=self._inside)
+        return self._console
+
     # -- cast
 
     def new_domain(self) -> Domain:
         """A domain nobody else has; numbers go up for the whole run."""
         domain = _next_domain()
-        self.manage("domain", "add", domain.name, "--prefix", domain.prefix, "--prefix", domain.prefix6)
+        self.console.manage("domain", "add", domain.name, "--prefix", domain.prefix, "--prefix", domain.prefix6)
         return domain
 
     def new_client(self, domain: Domain, role: str) -> Files:
         """A client of the domain with a certificate of its own."""
         name = f"{role}.{domain.name}"
         out = self.home / "clients" / name
-        added = self.manage("client", "add", name, "--domain", domain.name, "--out", str(out), "--json").json
-        return Files(name, added["serial"], out)
+        said = self.console.manage("client", "add", name, "--domain", domain.name, "--out", str(out), "--json")
+        return Files(name, json.loads(said)["serial"], out)
 
     def new_casts(self, count: int) -> list[Cast]:
-        """Several casts by one command, since a command takes a second."""
+        """Several casts at once."""
         domains = [_next_domain() for _ in range(count)]
         clients = self.home / "clients"
         wanted = [
@@ -237,9 +245,8 @@ class Product:
             for domain in domains
             for one, roles in ((domain, ["alice", "bob"]), (_next_domain(), ["mallory"]))
         ]
-        made = self.manage("shell", "-c", MAKE_CASTS.format(wanted=wanted, out=str(clients))).out
-        serials = json.loads(made.strip().splitlines()[-1])
-        roles = [Files(name, serial, clients / name) for name, serial in serials]
+        made = self.console.run(MAKE_CASTS, wanted=wanted, out=str(clients))
+        roles = [Files(name, serial, clients / name) for name, serial in made]
         trios = zip(domains, roles[0::3], roles[1::3], roles[2::3], strict=True)
         return [Cast(*trio) for trio in trios]
 
@@ -249,10 +256,10 @@ class Product:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
     def mitigations(self) -> list[dict[str, Any]]:
-        return self.manage("mitigation", "list", "--json").json
+        return list(json.loads(self.console.manage("mitigation", "list", "--json")))
 
     def mitigation(self, number: int) -> dict[str, Any]:
-        return self.manage("mitigation", "show", str(number), "--json").json
+        return dict(json.loads(self.console.manage("mitigation", "show", str(number), "--json")))
 
 
 def _next_domain() -> Domain:

@@ -15,7 +15,6 @@ import pytest
 import scenes
 
 from tests.harness.console import Console
-from tests.harness.console import console as open_console
 from tests.harness.product import Cast, Product, running
 from tests.harness.wire import Peer, peer
 
@@ -30,10 +29,9 @@ def _casts() -> deque[Cast]:
 
 
 @pytest.fixture(scope="session")
-def console(product: Product) -> Iterator[Console]:
+def console(product: Product) -> Console:
     """Another process on the product's database."""
-    with open_console(product) as opened:
-        yield opened
+    return product.console
 
 
 @pytest.fixture
@@ -86,9 +84,8 @@ def hasty() -> Iterator[Product]:
 
 
 @pytest.fixture(scope="session")
-def hasty_console(hasty: Product) -> Iterator[Console]:
-    with open_console(hasty) as opened:
-        yield opened
+def hasty_console(hasty: Product) -> Console:
+    return hasty.console
 
 
 @pytest.fixture(scope="session")
