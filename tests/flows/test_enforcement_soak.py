@@ -30,7 +30,8 @@ pytestmark = [pytest.mark.flow, pytest.mark.slow]
 TABLE = "dots_soak"
 MITIGATIONS = 300
 REPAIRED_WITHIN = 5.0
-ROOM = 1.0 if IN_CI else 3.0  # times: how much slower a machine may be that others use too
+# Times how much slower a machine may be that others use too; SOAK_ROOM=1 holds an idle one to the promise.
+ROOM = float(os.environ.get("SOAK_ROOM", "3"))
 HANG_NOTICED_WITHIN = 90.0  # nft is given 20 s to answer
 
 ASK = """
