@@ -8,7 +8,7 @@ DEV_STAMP := $(VENV)/.requirements-dev
 
 SECONDS ?= 60
 
-.PHONY: run up test test-fast test-postgres test-postgres-journeys lint format types bench flood conformance fuzz clean help
+.PHONY: run up test test-fast soak-enforcement bench-enforcement test-postgres test-postgres-journeys lint format types bench flood conformance fuzz clean help
 
 help:
 	@echo "make run          the whole server with a demo domain, client and login; Ctrl-C stops it"
@@ -16,6 +16,8 @@ help:
 	@echo "make test-postgres  the same on PostgreSQL, in a cluster of its own"
 	@echo "make lint         style and types"
 	@echo "make bench        what the signal channel does in a second; make bench BENCH=--quick in four minutes"
+	@echo "make bench-enforcement  the enforcer with 100, 1,000 and 10,000 mitigations; as root"
+	@echo "make soak-enforcement   ROUNDS=100 faults, each followed by the rules that were wanted; as root"
 	@echo "make flood        what a client waits for its answers while others flood the server"
 	@echo "make fuzz         a minute of unmeant input for each decoder; make fuzz SECONDS=600 for longer"
 	@echo "make conformance  rows of the standards covered and passing"
@@ -54,6 +56,13 @@ format: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-enforcement: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.enforcement
+
+soak-enforcement: ROUNDS ?= 100
+soak-enforcement: $(DEV_STAMP)
+	ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -s tests/flows/test_enforcement_soak.py
 
 flood: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.flood

@@ -98,6 +98,13 @@ class Driver(ABC):
     def installed(self) -> dict[str, Installed]:
         """What is in force, by key, read back from the equipment; a rule of which a part is missing is not in it."""
 
+    def is_as_read(self) -> bool:
+        """False once anybody changed the equipment after `installed` last looked; True also where it cannot say.
+
+        Cheap enough for every second, and only a hint: what changed is for `installed` to see.
+        """
+        return True
+
     @abstractmethod
     def apply(self, add: Sequence[Desired], remove: Collection[str]) -> None:
         """Install or renew `add` and take `remove` (keys) away; a key in both is renewed. All in force on return.

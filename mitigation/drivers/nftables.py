@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mitigation.drivers.base import Capabilities, Counter, Desired, Driver, Health, HealthState, Installed, Problem
+from mitigation.drivers.nft_generation import generation
 from mitigation.drivers.nft_lock import TableLock
 from mitigation.drivers.nft_process import Nft, NftFailed, why_unusable
 from mitigation.drivers.nft_readback import Structure
@@ -48,6 +49,8 @@ class NftablesDriver(Driver):
         self.table = table
         self.stateful = stateful
         self.max_rules = max_rules
+        self._netns = netns
+        self._generation_read: int | None = None
         self._nft = Nft(netns=netns, timeout=timeout)
         self._ruleset = Ruleset(table, stateful=stateful, meter_size=meter_size)
         self._table = NftTable(self._nft, self._ruleset)
@@ -120,12 +123,17 @@ class NftablesDriver(Driver):
     def installed(self) -> dict[str, Installed]:
         """Empty when the constant part is missing, damaged or of another version: then nothing is sure to work."""
         self._own()
+        self._generation_read = generation()
         structure = self._table.structure()
         if not structure.is_whole(self._ruleset):
             return {}
         inventory = self._table.inventory(self._ruleset.places)
         self._table.torn = torn_keys(inventory)
         return _in_force(structure, inventory)
+
+    def is_as_read(self) -> bool:
+        """Other tables of this network namespace count as well: the kernel has one number for all."""
+        return self._netns is not None or self._generation_read == generation()
 
     def counters(self) -> list[Counter]:
         self._own()
@@ -190,10 +198,11 @@ class NftablesDriver(Driver):
 def _in_force(structure: Structure, inventory: Inventory) -> dict[str, Installed]:
     """A rule counts when each of its parts is looked up, counted and sent to a chain that is as it was made."""
     counted = {(place, one.key) for place, entries in inventory.counted.items() for one in entries}
+    whole = {name for name in structure.chains if structure.holds_some(name)}
     seen: dict[str, list[int]] = {}
     for place, entries in inventory.scoped.items():
         for one in entries:
-            if one.key and (place, one.key) in counted and structure.holds_some(one.target):
+            if one.key and (place, one.key) in counted and one.target in whole:
                 seen.setdefault(one.key, []).append(one.expires)
     found = {}
     for key, deadlines in seen.items():

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 
-from mitigation.drivers.base import Counter, Desired, Driver, HealthState, Installed
+from mitigation.drivers.base import Desired, Driver, HealthState, Installed
 from mitigation.exceptions import DriverError
-from mitigation.models import EnforcementPoint, Hold, Mitigation, Rule, RuleOwner, Sample
-from mitigation.services import holds, locks, points, shadow
-from mitigation.services.evidence import Evidence, advance, judge_attack
+from mitigation.models import EnforcementPoint, Hold, Rule, RuleOwner
+from mitigation.services import bulk, holds, points, shadow
+from mitigation.services.batches import in_batches
+from mitigation.services.counting import Clock, count
+from mitigation.services.evidence import Evidence, advance
 from mitigation.services.projection import Projection, Wanted, project_mitigations
-from mitigation.services.units import unit_of_work
 
 LEASE = timedelta(seconds=30)
 RENEW_BELOW = timedelta(seconds=60)  # a rule whose deadline would come earlier than wanted by more is renewed
-SAMPLE_SECONDS = 10.0
+RULES_AT_ONCE = 400  # rows in one transaction: 20 to 40 ms
+OWNERS_AT_ONCE = 2_000
 
 log = logging.getLogger(__name__)
-
-Clock = Callable[[], datetime]
 
 
 def reconcile(
@@ -34,7 +34,8 @@ def reconcile(
     `thorough`, as at the start of a process, also repairs what the driver does not list: foreign or leftover parts.
     More than `most_rules` that started within a minute trip the breaker (0: never).
 
-    Idempotent. Equipment is talked to outside transactions. A point that does not do as told is a result: its
+    Idempotent. Equipment is talked to, and everything is computed, outside transactions; what changed is written in
+    batches that are each short, what did not change not at all. A point that does not do as told is a result: its
     mitigations say so, and the next look tries again.
     """
     if not lease(point_id, holder=holder, now=clock()):
@@ -47,12 +48,11 @@ def reconcile(
     else:
         installed, problem = {}, "dry run: no traffic is touched"
     now = clock()
-    with unit_of_work(now):
-        _write_rules(point, projection, installed, now=now)
-        advance(_evidence(point, projection, installed, problem), now=now)
-        done = {"reconciled": seen} if not problem or not point.enforces else {}
-        locks.points()
-        EnforcementPoint.objects.filter(pk=point_id).update(reconciled_at=now, **done)
+    _write_rules(point, projection, installed, now=now)
+    advance(_evidence(point, projection, installed, problem), now=now)
+    # Last: an end in the middle of the batches leaves the point dirty, and the next look goes on where it ended.
+    done = {"reconciled": seen} if not problem or not point.enforces else {}
+    EnforcementPoint.objects.filter(pk=point_id).update(reconciled_at=now, **done)
     _note_health(point, driver, problem, now=now)
     return True
 
@@ -127,21 +127,30 @@ def _deadline_is_off(wanted: Wanted, installed: Installed, now: datetime) -> boo
 def _write_rules(
     point: EnforcementPoint, projection: Projection, installed: Mapping[str, Installed], *, now: datetime
 ) -> None:
-    rows = {row.key: row for row in Rule.objects.filter(point=point)}
+    """Rows as they are wanted and were read back. They are the enforcer's alone: what is read before a batch holds."""
+    fields = ("key", "state", "installed_at", "deadline", "read_at")
+    known = {row.key: row for row in Rule.objects.filter(point=point).only(*fields)}
     told = projection.wanted | projection.shown
-    Rule.objects.filter(point=point, key__in=rows.keys() - told.keys()).delete()
-    new = [_new_row(point, key, one, now) for key, one in told.items() if key not in rows]
-    rows |= {row.key: row for row in Rule.objects.bulk_create(new)}
-    changed = [row for key, row in rows.items() if key in projection.wanted and _prove(row, installed.get(key), now)]
-    changed += [row for key, row in rows.items() if key in projection.shown and _only_show(row)]
-    Rule.objects.bulk_update(changed, ["state", "installed_at", "deadline", "read_at"], batch_size=500)
-    _write_owners(point, rows, projection)
+    gone = [row.pk for key, row in known.items() if key not in told]
+    changed = [row for key, row in known.items() if key in projection.wanted and _prove(row, installed.get(key), now)]
+    changed += [row for key, row in known.items() if key in projection.shown and _only_show(row)]
+    new = [_new_row(point, key, one, now) for key, one in told.items() if key not in known]
+    for row in new:
+        _only_show(row) if row.key in projection.shown else _prove(row, installed.get(row.key), now)
+    in_batches(gone, RULES_AT_ONCE, lambda some, _: _delete(Rule.objects.filter(pk__in=some)), now=now)
+    in_batches(changed, RULES_AT_ONCE, lambda some, _: bulk.update(some, fields), now=now)
+    in_batches(new, RULES_AT_ONCE, lambda some, _: bulk.insert(some), now=now)
+    _write_owners(point, {row.key: row.pk for row in [*known.values(), *new]}, projection, now=now)
 
 
 def _new_row(point: EnforcementPoint, key: str, one: Wanted, now: datetime) -> Rule:
     return Rule(
         point=point, key=key, kind=one.rule.kind.value, text=one.rule.text[:500], drops=one.rule.drops, since=now
     )
+
+
+def _delete(query: QuerySet[Any]) -> None:
+    query.delete()
 
 
 def _prove(row: Rule, read_back: Installed | None, now: datetime) -> bool:
@@ -166,16 +175,16 @@ def _only_show(row: Rule) -> bool:
     return was != row.state
 
 
-def _write_owners(point: EnforcementPoint, rows: Mapping[str, Rule], projection: Projection) -> None:
+def _write_owners(point: EnforcementPoint, rules: Mapping[str, int], projection: Projection, *, now: datetime) -> None:
+    """`rules`: ids by key."""
     told = projection.wanted | projection.shown
-    wanted = {(rows[key].pk, owner) for key, one in told.items() for owner in one.owners}
+    wanted = {(rules[key], owner) for key, one in told.items() for owner in one.owners}
     links = RuleOwner.objects.filter(rule__point=point).values_list("pk", "rule_id", "mitigation_id")
     existing = {(rule_id, mitigation_id): pk for pk, rule_id, mitigation_id in links}
     gone = [pk for pair, pk in existing.items() if pair not in wanted]
-    if gone:
-        RuleOwner.objects.filter(pk__in=gone).delete()
-    fresh = wanted - existing.keys()
-    RuleOwner.objects.bulk_create(RuleOwner(rule_id=rule, mitigation_id=owner) for rule, owner in sorted(fresh))
+    fresh = [RuleOwner(rule_id=rule, mitigation_id=owner) for rule, owner in sorted(wanted - existing.keys())]
+    in_batches(gone, OWNERS_AT_ONCE, lambda some, _: _delete(RuleOwner.objects.filter(pk__in=some)), now=now)
+    in_batches(fresh, OWNERS_AT_ONCE, lambda some, _: bulk.insert(some), now=now)
 
 
 def _evidence(
@@ -200,122 +209,9 @@ def _note_health(point: EnforcementPoint, driver: Driver, problem: str, *, now: 
     if not point.enforces:
         points.note_health(point.pk, health=EnforcementPoint.Health.READY, sentence=problem, now=now)
         return
+    if problem:  # known already: equipment that hangs is not asked, and waited for, again
+        points.note_health(point.pk, health=EnforcementPoint.Health.DOWN, sentence=problem, now=now)
+        return
     found = driver.health()
-    down = problem or found.state is HealthState.DOWN
-    state = EnforcementPoint.Health.DOWN if down else EnforcementPoint.Health.READY
-    points.note_health(point.pk, health=state, sentence=problem or found.sentence, now=now)
-
-
-# -- counters ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What one mitigation's rules counted since the last reading."""
-
-    dropped_packets: int = 0
-    dropped_octets: int = 0
-    passed_packets: int = 0
-    passed_octets: int = 0
-    rules: list[Rule] = field(default_factory=list)
-
-    @property
-    def anything(self) -> bool:
-        return bool(self.dropped_packets or self.passed_packets)
-
-
-def count(point_id: int, driver: Driver, *, clock: Clock) -> None:
-    """Read the counters and add what is new to rules, mitigations and samples. Raises DriverError."""
-    readings: dict[str, list[Counter]] = {}
-    for reading in driver.counters():
-        readings.setdefault(reading.key, []).append(reading)
-    if not readings:
-        return
-    now = clock()
-    with unit_of_work(now) as unit:
-        rows = list(Rule.objects.filter(point_id=point_id, key__in=readings))
-        seen, moved = _deltas(rows, readings)
-        Rule.objects.bulk_update(
-            moved, ["packets", "octets", "epoch", "raw_packets", "raw_octets", "read_at"], batch_size=500
-        )
-        locks.domains_of_mitigations(seen)
-        for mitigation in Mitigation.objects.filter(pk__in=seen).select_related("domain"):
-            fields = _add_up(mitigation, seen[mitigation.pk], now)
-            if fields:
-                unit.save(mitigation, *fields)
-            judge_attack(mitigation, unit)
-
-
-def _deltas(rows: list[Rule], readings: Mapping[str, list[Counter]]) -> tuple[dict[int, _Seen], list[Rule]]:
-    owners: dict[int, list[int]] = {}
-    for rule_id, mitigation_id in RuleOwner.objects.filter(rule__in=rows).values_list("rule_id", "mitigation_id"):
-        owners.setdefault(rule_id, []).append(mitigation_id)
-    seen: dict[int, _Seen] = {}
-    moved = []
-    for row in rows:
-        epoch, packets, octets = row.epoch, 0, 0
-        # The epoch known so far goes first: the others began after it.
-        for reading in sorted(readings[row.key], key=lambda one: one.epoch != epoch):
-            more_packets, more_octets = _take(row, reading)
-            packets += more_packets
-            octets += more_octets
-        if packets or row.epoch != epoch:
-            moved.append(row)
-        for owner in owners.get(row.pk, ()):
-            total = seen.setdefault(owner, _Seen())
-            if row.drops:
-                total.dropped_packets += packets
-                total.dropped_octets += octets
-            else:
-                total.passed_packets += packets
-                total.passed_octets += octets
-    return seen, moved
-
-
-def _take(row: Rule, reading: Counter) -> tuple[int, int]:
-    """Add what is new since the last reading, and return it; a new epoch began at zero."""
-    packets, octets = reading.packets, reading.octets
-    if row.epoch == reading.epoch:
-        packets, octets = packets - row.raw_packets, octets - row.raw_octets
-    row.packets += packets
-    row.octets += octets
-    row.epoch, row.raw_packets, row.raw_octets = reading.epoch, reading.packets, reading.octets
-    return packets, octets
-
-
-def _add_up(mitigation: Mitigation, seen: _Seen, now: datetime) -> list[str]:
-    """Totals, the sample, and the word "hitting"; returns the fields to write, none when nothing moved."""
-    first = mitigation.dropped_packets is None
-    if not seen.anything and not first:
-        return []
-    _sample(mitigation, seen, now)
-    mitigation.dropped_packets = (mitigation.dropped_packets or 0) + seen.dropped_packets
-    mitigation.dropped_octets = (mitigation.dropped_octets or 0) + seen.dropped_octets
-    mitigation.passed_packets = (mitigation.passed_packets or 0) + seen.passed_packets
-    mitigation.passed_octets = (mitigation.passed_octets or 0) + seen.passed_octets
-    mitigation.counted_at = now
-    if seen.dropped_packets:
-        mitigation.dropped_at = now
-    fields = ["dropped_packets", "dropped_octets", "passed_packets", "passed_octets", "counted_at", "dropped_at"]
-    if seen.dropped_packets and mitigation.hitting_at is None and mitigation.installed_at is not None:
-        mitigation.hitting_at = now
-        fields.append("hitting_at")
-    return fields
-
-
-def _sample(mitigation: Mitigation, seen: _Seen, now: datetime) -> None:
-    """One row for ten seconds, growing while they last, so that a live chart need not wait for the end of them."""
-    if not seen.anything:
-        return
-    since = mitigation.counted_at or mitigation.installed_at or now
-    elapsed = min(max((now - since).total_seconds(), 0.001), SAMPLE_SECONDS)
-    last = mitigation.samples.order_by("-at").first()
-    if last is None or last.seconds + elapsed > SAMPLE_SECONDS or (now - last.at).total_seconds() > SAMPLE_SECONDS:
-        last = Sample(mitigation=mitigation, at=now, seconds=0.0)
-    last.at = now
-    last.seconds += elapsed
-    last.dropped_packets += seen.dropped_packets
-    last.dropped_octets += seen.dropped_octets
-    last.passed_packets += seen.passed_packets
-    last.passed_octets += seen.passed_octets
-    last.save()
+    state = EnforcementPoint.Health.DOWN if found.state is HealthState.DOWN else EnforcementPoint.Health.READY
+    points.note_health(point.pk, health=state, sentence=found.sentence, now=now)

@@ -22,7 +22,11 @@ from mitigation.pki.home import Home
 from mitigation.services import enforcement, holds
 from mitigation.tasks import holder
 
-FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty: finds what others changed on the equipment
+FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty
+
+# When the equipment says that somebody changed something, a look comes earlier. It may well have been something of
+# theirs, and often, so looks take no more than half of the time: that many times as long passes between them.
+REST = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ _SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
 _working = threading.Lock()  # the task and the worker's own look share one driver
 _drivers: dict[tuple[int, str], Driver] = {}
 _last_full: dict[int, float] = {}
+_last_took: dict[int, float] = {}  # seconds
 _holder = holder.this_process()
 
 
@@ -52,11 +57,17 @@ def look(name: str) -> None:
     if point is None:
         return
     with _working:
-        due = time.monotonic() - _last_full.get(point.pk, 0.0) > FULL_LOOK
-        if point.is_dirty or due:
+        if point.is_dirty or _is_due(point):
             _reconcile(point)
         elif point.counts:
             _count(point)
+
+
+def _is_due(point: EnforcementPoint) -> bool:
+    since = time.monotonic() - _last_full.get(point.pk, 0.0)
+    if since > FULL_LOOK or (point.enforces and point.health == EnforcementPoint.Health.DOWN):
+        return True
+    return since > REST * _last_took.get(point.pk, 0.0) and not _driver(point).is_as_read()
 
 
 def _mind_panic() -> None:
@@ -74,7 +85,7 @@ def _mind_panic() -> None:
 def _reconcile(point: EnforcementPoint) -> None:
     if point.lease_holder and holder.is_dead(point.lease_holder):
         enforcement.release(point.pk, holder=point.lease_holder)
-    first = point.pk not in _last_full
+    first, began = point.pk not in _last_full, time.monotonic()
     if enforcement.reconcile(
         point.pk,
         _driver(point),
@@ -84,6 +95,7 @@ def _reconcile(point: EnforcementPoint) -> None:
         most_rules=settings.DOTS_BREAKER_RULES,
     ):
         _last_full[point.pk] = time.monotonic()
+        _last_took[point.pk] = _last_full[point.pk] - began
         if point.counts:
             _count(point)
 

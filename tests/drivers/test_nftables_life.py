@@ -574,3 +574,23 @@ def test_ten_thousand_rules_load_and_read_fast(lab, make_driver):
     # Figures are for docs/benchmarks.md; here only what would be another order of growth fails, on any shared machine.
     assert seconds.pop("one more") < 2
     assert max(seconds.values()) < 30
+
+
+ASK_AND_CHANGE = """
+import subprocess, sys
+from mitigation.drivers.nftables import NftablesDriver
+driver = NftablesDriver(runtime_dir=sys.argv[1], table="dots_read")
+said = []
+for change in ("list ruleset", "add table inet theirs", "delete table inet theirs"):
+    driver.installed()
+    said.append(driver.is_as_read())
+    subprocess.run(["nft", change], check=True, capture_output=True)
+    said.append(driver.is_as_read())
+print(said)
+"""
+
+
+def test_a_change_by_anybody_is_seen_without_reading_everything(lab, tmp_path):
+    said = lab.router.run(sys.executable, "-c", ASK_AND_CHANGE, str(tmp_path))
+
+    assert said.strip() == str([True, True, True, False, True, False])

@@ -1,0 +1,220 @@
+"""Counters of a point, added up: what each rule and each mitigation dropped and let pass. Only the enforcer calls this.
+
+Counters are read every second whatever happens, so what did not move costs no write, and what did is read and computed
+before anything is locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+
+from mitigation.drivers.base import Counter, Driver
+from mitigation.models import Mitigation, Rule, RuleOwner, Sample
+from mitigation.protocol.status import Status
+from mitigation.services import bulk, locks
+from mitigation.services.batches import in_batches
+from mitigation.services.evidence import attack_is_over, judge_attack
+from mitigation.services.units import Unit
+
+SAMPLE_SECONDS = 10.0
+RULES_AT_ONCE = 400  # of some fifty mitigations: 20 to 40 ms
+QUIET_AT_ONCE = 100
+ASKED_AT_ONCE = 5_000  # parameters of one query
+
+Clock = Callable[[], datetime]
+Readings = Mapping[str, Sequence[Counter]]
+
+
+@dataclass(slots=True)
+class _Moved:
+    """One rule whose row is to be written, and what it counted since the last reading."""
+
+    rule: Rule
+    packets: int
+    octets: int
+    owners: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What one mitigation's rules counted since the last reading."""
+
+    dropped_packets: int = 0
+    dropped_octets: int = 0
+    passed_packets: int = 0
+    passed_octets: int = 0
+
+    @property
+    def anything(self) -> bool:
+        return bool(self.dropped_packets or self.passed_packets)
+
+    def add(self, moved: _Moved) -> None:
+        if moved.rule.drops:
+            self.dropped_packets += moved.packets
+            self.dropped_octets += moved.octets
+        else:
+            self.passed_packets += moved.packets
+            self.passed_octets += moved.octets
+
+
+def count(point_id: int, driver: Driver, *, clock: Clock) -> None:
+    """Read the counters and add what is new to rules, mitigations and samples. Raises DriverError.
+
+    What a rule counted and what its mitigations have of it are written together, some hundred rules at a time. Rule
+    rows are the enforcer's alone, so what was read of them before the transaction still holds in it.
+    """
+    readings: dict[str, list[Counter]] = {}
+    for reading in driver.counters():
+        readings.setdefault(reading.key, []).append(reading)
+    if not readings:
+        return
+    now = clock()
+    moved = _moved(point_id, readings)
+    samples = _latest_samples(now) if moved else {}
+    in_batches(moved, RULES_AT_ONCE, lambda some, unit: _write(some, samples, unit), now=now)
+    written = {owner for one in moved for owner in one.owners}
+    quiet = sorted(_quiet(point_id, readings, now) - written)
+    in_batches(quiet, QUIET_AT_ONCE, lambda some, unit: _add_up(dict.fromkeys(some, _Seen()), {}, unit), now=now)
+
+
+# -- before anything is locked ----------------------------------------------------------------------------------------
+
+
+def _moved(point_id: int, readings: Readings) -> list[_Moved]:
+    """Rules of which a counter moved or began anew, those of one mitigation beside each other."""
+    fields = ("pk", "key", "epoch", "raw_packets")
+    candidates = [
+        pk
+        for pk, key, epoch, packets in Rule.objects.filter(point_id=point_id).values_list(*fields)
+        if any((one.epoch, one.packets) != (epoch, packets) for one in readings.get(key, ()))
+    ]
+    moved: dict[int, _Moved] = {}
+    for some in _slices(candidates):
+        for rule in Rule.objects.filter(pk__in=some):
+            epoch, (packets, octets) = rule.epoch, _take_all(rule, readings[rule.key])
+            if packets or rule.epoch != epoch:
+                moved[rule.pk] = _Moved(rule, packets, octets)
+    for some in _slices(list(moved)):
+        links = RuleOwner.objects.filter(rule__in=some).order_by("mitigation_id")
+        for rule_id, owner in links.values_list("rule_id", "mitigation_id"):
+            moved[rule_id].owners.append(owner)
+    return sorted(moved.values(), key=lambda one: one.owners[:1])
+
+
+def _take_all(rule: Rule, readings: Sequence[Counter]) -> tuple[int, int]:
+    epoch, packets, octets = rule.epoch, 0, 0
+    # The epoch known so far goes first: the others began after it.
+    for reading in sorted(readings, key=lambda one: one.epoch != epoch):
+        more_packets, more_octets = _take(rule, reading)
+        packets += more_packets
+        octets += more_octets
+    return packets, octets
+
+
+def _take(row: Rule, reading: Counter) -> tuple[int, int]:
+    """Add what is new since the last reading, and return it; a new epoch began at zero."""
+    packets, octets = reading.packets, reading.octets
+    if row.epoch == reading.epoch:
+        packets, octets = packets - row.raw_packets, octets - row.raw_octets
+    row.packets += packets
+    row.octets += octets
+    row.epoch, row.raw_packets, row.raw_octets = reading.epoch, reading.packets, reading.octets
+    return packets, octets
+
+
+def _latest_samples(now: datetime) -> dict[int, Sample]:
+    """By mitigation, those that may still grow."""
+    since = now - timedelta(seconds=SAMPLE_SECONDS)
+    return {sample.mitigation_id: sample for sample in Sample.objects.filter(at__gte=since).order_by("at")}
+
+
+def _quiet(point_id: int, readings: Readings, now: datetime) -> set[int]:
+    """Mitigations to write though their rules did not move: those without totals yet, and those whose attack is over.
+
+    Only what was read counts: rules that are gone from the equipment say nothing about an attack.
+    """
+    may_be_over = Q(status=int(Status.MITIGATED), dropped_at__isnull=False, domain__attack_over_after__gt=0)
+    found = Mitigation.objects.enforced().filter(Q(dropped_packets=None) | may_be_over).select_related("domain")
+    quiet = [
+        mitigation.pk
+        for mitigation in found.only("status", "dropped_packets", "dropped_at", "installed_at", "domain")
+        if mitigation.dropped_packets is None or attack_is_over(mitigation, now)
+    ]
+    return {
+        owner
+        for some in _slices(quiet)
+        for owner, key in RuleOwner.objects.filter(rule__point_id=point_id, mitigation__in=some).values_list(
+            "mitigation_id", "rule__key"
+        )
+        if key in readings
+    }
+
+
+def _slices(ids: Sequence[int]) -> Iterable[Sequence[int]]:
+    return (ids[start : start + ASKED_AT_ONCE] for start in range(0, len(ids), ASKED_AT_ONCE))
+
+
+# -- in a transaction -------------------------------------------------------------------------------------------------
+
+
+def _write(moved: Sequence[_Moved], samples: dict[int, Sample], unit: Unit) -> None:
+    seen: dict[int, _Seen] = {}
+    for one in moved:
+        one.rule.read_at = unit.now
+        for owner in one.owners:
+            seen.setdefault(owner, _Seen()).add(one)
+    _add_up(seen, samples, unit)
+    bulk.update([one.rule for one in moved], ["packets", "octets", "epoch", "raw_packets", "raw_octets", "read_at"])
+
+
+def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], unit: Unit) -> None:
+    """Totals, samples, the word "hitting", and whether the attack is over."""
+    locks.domains_of_mitigations(seen)
+    touched: list[Sample] = []
+    for mitigation in Mitigation.objects.filter(pk__in=list(seen)).select_related("domain"):
+        one = seen[mitigation.pk]
+        if one.anything:
+            touched.append(_sample(mitigation, one, samples, unit.now))
+        fields = _total(mitigation, one, unit.now)
+        if fields:
+            unit.save(mitigation, *fields)
+        judge_attack(mitigation, unit)
+    bulk.update([sample for sample in touched if sample.pk], ["at", "seconds", *_COUNTS])
+    bulk.insert([sample for sample in touched if not sample.pk])
+
+
+_COUNTS = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
+
+
+def _total(mitigation: Mitigation, seen: _Seen, now: datetime) -> list[str]:
+    """Returns the fields to write, none when nothing moved."""
+    if not seen.anything and mitigation.dropped_packets is not None:
+        return []
+    for name in _COUNTS:
+        setattr(mitigation, name, (getattr(mitigation, name) or 0) + getattr(seen, name))
+    mitigation.counted_at = now
+    if seen.dropped_packets:
+        mitigation.dropped_at = now
+    fields = [*_COUNTS, "counted_at", "dropped_at"]
+    if seen.dropped_packets and mitigation.hitting_at is None and mitigation.installed_at is not None:
+        mitigation.hitting_at = now
+        fields.append("hitting_at")
+    return fields
+
+
+def _sample(mitigation: Mitigation, seen: _Seen, samples: dict[int, Sample], now: datetime) -> Sample:
+    """One row for ten seconds, growing while they last, so that a live chart need not wait for the end of them."""
+    since = mitigation.counted_at or mitigation.installed_at or now
+    elapsed = min(max((now - since).total_seconds(), 0.001), SAMPLE_SECONDS)
+    last = samples.get(mitigation.pk)
+    if last is None or last.seconds + elapsed > SAMPLE_SECONDS:
+        last = samples[mitigation.pk] = Sample(mitigation=mitigation, seconds=0.0)
+    last.at = now
+    last.seconds += elapsed
+    for name in _COUNTS:
+        setattr(last, name, getattr(last, name) + getattr(seen, name))
+    return last
