@@ -59,6 +59,11 @@ async def until(stop: asyncio.Event, *tasks: Awaitable[Any]) -> None:
         for task in done:
             task.result()
     finally:
-        for task in [stopped, *running]:
-            task.cancel()
-        await asyncio.gather(stopped, *running, return_exceptions=True)
+        left = {stopped, *running}
+        while left:
+            # Again and again: Python 3.11's wait_for loses a cancellation that comes with what it waits for.
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=0.5)
+        for task in running:
+            task.cancelled() or task.exception()  # seen, so that nobody complains of it later
