@@ -302,6 +302,24 @@ def test_immediate_and_activate_when_mitigating_act_at_once(
     assert filters.kind("a") == DEACTIVATE
 
 
+@pytest.mark.rows("SIG-OVL-012", "SIG-OVL-023")
+def test_observers_are_told_which_filter_lets_the_attack_in(alice: Peer, cast: Cast, filters: Filters) -> None:
+    filters.make("a", IMMEDIATE)
+    filters.make("b", DEACTIVATE)
+    alice.put(1, scope(f"{cast.domain.host}/32"))
+    alice.until_status(1, 2)
+    watch = alice.watch(1)
+    assert 17 not in watch.next().scope
+
+    filters.let_in("a", "203.0.113.0/24")
+
+    def told() -> bool:
+        entry = watch.next().scope
+        return entry[16] in (1, 2) and entry.get(17) == {19: 2, 21: {22: [{23: "a"}]}}
+
+    until(told, what="a notification that names the filter")
+
+
 @pytest.mark.rows("SIG-FLT-008")
 def test_several_filters_are_switched_by_one_request(alice: Peer, filters: Filters, ask: Callable[..., bytes]) -> None:
     for name in ("a", "b", "c"):
