@@ -16,7 +16,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 _LOOP = """
 import json, sys, traceback
+from django.db import connections
 for line in sys.stdin:
+    # A database may have been restarted since; what is left open on purpose is somebody's transaction.
+    for one in connections.all(initialized_only=True):
+        if one.autocommit and not one.in_atomic_block:
+            one.close()
     asked = json.loads(line)
     space = asked["values"]
     try:
