@@ -177,10 +177,10 @@ def measure(enforcer: Enforcer, size: int, already: int) -> dict[str, Any]:
         extra[0] += 10
         return [Counter(one.key, one.epoch, one.packets + extra[0], one.octets + extra[0]) for one in really()]
 
-    enforcer.driver.counters = moving  # type: ignore[method-assign]
+    enforcer.driver.counters = moving  # type: ignore[method-assign]  # counters move without an attack
     step("count, all moved", enforcer.count)
     step("count, all moved again", enforcer.count)
-    enforcer.driver.counters = really  # type: ignore[method-assign]
+    enforcer.driver.counters = really  # type: ignore[method-assign]  # as they were
     return found
 
 

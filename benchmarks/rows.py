@@ -65,7 +65,7 @@ def remove(first: int) -> None:
     """By the database itself: a benchmark leaves no history behind."""
     from django.db import connection, transaction
 
-    ids = "SELECT id FROM mitigation_mitigation WHERE mid >= %s"  # noqa: S608
+    ids = "SELECT id FROM mitigation_mitigation WHERE mid >= %s"  # noqa: S608  the tables are named here
     with transaction.atomic(), connection.cursor() as cursor:
         for table in ("target", "targetname", "transition"):
             cursor.execute(f"DELETE FROM mitigation_{table} WHERE mitigation_id IN ({ids})", [first])  # noqa: S608

@@ -174,6 +174,11 @@ def covered_by(prefix: Network, allowed: Iterable[Network]) -> bool:
     )
 
 
+def overlaps_any(network: Network, others: Iterable[Network]) -> bool:
+    """Whether one of the others has an address in common with `network`."""
+    return any(network.version == other.version and network.overlaps(other) for other in others)
+
+
 def address_key(value: int) -> bytes:
     """16 octets that sort like the address; IPv4 keeps its family in a column of its own."""
     return value.to_bytes(16, "big")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mitigation.rules.boxes import NO_PORT, Box, Range
+from mitigation.rules.boxes import NO_PORT, Box
 from mitigation.rules.canonical import LIMITS, Kind, Parameters, Rule
 from mitigation.rules.captures import NONE, Capture
 from mitigation.rules.packets import (
@@ -225,8 +225,3 @@ def _above(limit: Parameters, capture: Capture, rows: Rows) -> Mask:
         else:
             over[order[at]] = True
     return over
-
-
-def span(capture: Capture) -> Range | None:
-    """First and last second of the capture, or None for an empty one."""
-    return (int(capture.time.min()), int(capture.time.max())) if len(capture) else None

@@ -14,7 +14,7 @@ from typing import Any
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Acl, Mitigation
 from mitigation.protocol.filters import ActivationType
-from mitigation.protocol.scope import Network
+from mitigation.protocol.scope import Network, overlaps_any
 from mitigation.services import locks
 from mitigation.services.units import Unit, unit_of_work
 
@@ -82,7 +82,7 @@ def _accepts(aces: Iterable[Mapping[str, Any]], attackers: list[Network]) -> boo
             continue
         for family, leaf in _SOURCES:
             text = ace.get("matches", {}).get(family, {}).get(leaf)
-            if text is not None and any(_meet(_network(text), attacker) for attacker in attackers):
+            if text is not None and overlaps_any(_network(text), attackers):
                 return True
     return False
 
@@ -92,7 +92,3 @@ def _network(text: str) -> Network:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise MalformedRequest(f"{text[:60]} is not an IPv4 or IPv6 address or prefix") from None
-
-
-def _meet(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)  # type: ignore[arg-type]  # the versions are the same

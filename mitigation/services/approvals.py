@@ -9,7 +9,7 @@ from mitigation.exceptions import NotByThisPerson, NotFound
 from mitigation.models import Domain, Mitigation
 from mitigation.protocol.status import Happening
 from mitigation.services import locks
-from mitigation.services.history import actor_of, note, record, subject_of
+from mitigation.services.history import actor_of, note, record, subject_of, withdraw_by_server
 from mitigation.services.overlaps import Neighbours, asker_of, reach_now
 from mitigation.services.units import LONGEST, Unit, unit_of_work
 
@@ -102,16 +102,8 @@ def reject(mitigation_id: int, *, actor: str, reason: str, now: datetime, door: 
     """One person is enough to refuse: the server withdraws it, and its client is told. Raises NotFound."""
     with unit_of_work(now) as unit:
         mitigation = _waiting(mitigation_id, now)
-        before = {"status": mitigation.status}
-        record(mitigation, Happening.SERVER_WITHDREW, unit=unit, actor=actor, reason=f"rejected: {reason}")
-        unit.audit(
-            door=door,
-            actor=actor,
-            action="reject",
-            subject=subject_of(mitigation),
-            before=before,
-            after={"status": mitigation.status, "reason": reason},
-        )
+        told = f"rejected: {reason}"
+        withdraw_by_server(mitigation, unit, action="reject", actor=actor, reason=reason, door=door, told=told)
 
 
 def _take_the_place_of_older(mitigation: Mitigation, unit: Unit) -> None:

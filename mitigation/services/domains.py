@@ -11,10 +11,9 @@ from django.core.exceptions import ValidationError
 
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
-from mitigation.protocol.scope import Network, ancestor_keys, range_keys
+from mitigation.protocol.scope import Network, ancestor_keys, overlaps_any, range_keys
 from mitigation.rules.parameters import PARAMETERS
 from mitigation.services import locks
-from mitigation.services.overlaps import overlaps_any
 from mitigation.services.units import unit_of_work
 
 # Names stand in paths, file names and log lines; LDH and dots with room for people's own separators.

@@ -11,7 +11,7 @@ from mitigation.models import Mitigation
 from mitigation.models.mitigations import Key
 from mitigation.protocol.status import Happening, Status
 from mitigation.services import approvals, locks
-from mitigation.services.history import actor_of, end_of_lifetime, record, subject_of
+from mitigation.services.history import actor_of, end_of_lifetime, record, subject_of, withdraw_by_server
 from mitigation.services.overlaps import share_a_target
 from mitigation.services.units import unit_of_work
 
@@ -61,16 +61,7 @@ def stop(mitigation_id: int, *, actor: str, reason: str, now: datetime, door: st
         mitigation = Mitigation.objects.live().filter(pk=mitigation_id).first()
         if mitigation is None or Status(mitigation.status) is Status.WITHDRAWN:
             raise NotFound("this mitigation has ended already")
-        before = {"status": mitigation.status}
-        record(mitigation, Happening.SERVER_WITHDREW, unit=unit, actor=actor, reason=reason)
-        unit.audit(
-            door=door,
-            actor=actor,
-            action="stop",
-            subject=subject_of(mitigation),
-            before=before,
-            after={"status": mitigation.status, "reason": reason},
-        )
+        withdraw_by_server(mitigation, unit, action="stop", actor=actor, reason=reason, door=door)
 
 
 def expire(*, now: datetime, limit: int = 1000) -> int:

@@ -45,6 +45,19 @@ def note(mitigation: Mitigation, word: str, *, unit: Unit, actor: str, reason: s
     )
 
 
+def withdraw_by_server(
+    mitigation: Mitigation, unit: Unit, *, action: str, actor: str, reason: str, door: str, told: str = ""
+) -> None:
+    """A person ends it: status 7, no terminating period (RFC 9132, section 4.4.1.3).
+
+    `told` is what history says and the client's side of it sees, where that is not the bare reason.
+    """
+    before = {"status": mitigation.status}
+    record(mitigation, Happening.SERVER_WITHDREW, unit=unit, actor=actor, reason=told or reason)
+    after = {"status": mitigation.status, "reason": reason}
+    unit.audit(door=door, actor=actor, action=action, subject=subject_of(mitigation), before=before, after=after)
+
+
 def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetime) -> set[str]:
     """Deadlines and proof that belong to the new status; returns the fields set."""
     fields = _leave(mitigation, old, new, now)

@@ -31,7 +31,7 @@ def resolve_due(resolve: Resolve, *, clock: Callable[[], datetime]) -> int:
         return 0
     try:
         _take_all(claimed, resolve(row.name for row in claimed), clock())
-    except Exception:
+    except Exception:  # whatever it was: the claim must not keep the names waiting until the lease is over
         TargetName.objects.filter(pk__in=[row.pk for row in claimed]).update(due_at=claimed[0].due_at)
         raise
     return len(claimed)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mitigation.models import Mitigation, Target, TargetName
 from mitigation.protocol import targets
-from mitigation.protocol.scope import Network, Scope, ancestor_keys, range_keys
+from mitigation.protocol.scope import Network, Scope, ancestor_keys, overlaps_any, range_keys
 
 _CHUNK = 10_000  # values in one IN list
 _IPV6 = 1 << 128
@@ -194,7 +194,3 @@ def network_of(target: Target) -> Network:
     if target.family == 4:
         return ipaddress.IPv4Network((first, length))
     return ipaddress.IPv6Network((first, length))
-
-
-def overlaps_any(network: Network, prefixes: Collection[Network]) -> bool:
-    return any(network.version == prefix.version and network.overlaps(prefix) for prefix in prefixes)

@@ -16,7 +16,7 @@ from mitigation.exceptions import OutsidePolicy, Unavailable
 from mitigation.models import Domain, Mitigation
 from mitigation.protocol import targets
 from mitigation.protocol.constants import INDEFINITE_LIFETIME
-from mitigation.protocol.scope import Network, Scope
+from mitigation.protocol.scope import Network, Scope, overlaps_any
 
 MINUTE = timedelta(minutes=1)
 QUOTA_RETRY = 60  # seconds after which a place may be free
@@ -39,9 +39,7 @@ def check(domain: Domain, scope: Scope, playbook: str) -> None:
 
 def never_blocks(domain: Domain, network: Network) -> bool:
     """Whether nothing may ever be dropped towards some of these addresses."""
-    return bool(domain.never_block) and any(
-        one.version == network.version and one.overlaps(network) for one in _networks(tuple(domain.never_block))
-    )
+    return overlaps_any(network, _networks(tuple(domain.never_block)))
 
 
 @lru_cache(maxsize=1_024)

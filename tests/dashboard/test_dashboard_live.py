@@ -245,6 +245,7 @@ async def test_the_first_mitigation_ever_changes_the_layout(page: Socket, now: d
     assert (await news(page, lambda message: message.get("layout") == "running"))["parts"]["headline"]
 
 
+@pytest.mark.slow
 async def test_the_hub_ticks_while_somebody_listens(page: Socket) -> None:
     await look(page, "/sessions/")
 
@@ -254,6 +255,7 @@ async def test_the_hub_ticks_while_somebody_listens(page: Socket) -> None:
     assert not tick.get("parts")
 
 
+@pytest.mark.slow
 async def test_a_rendering_that_fails_is_not_called_live(
     page: Socket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -41,6 +41,7 @@ _bodies = (
 
 @BOUNDED
 @given(_bodies)
+@pytest.mark.slow
 def test_any_cbor_is_a_request_or_a_refusal(value: Any) -> None:
     try:
         data = cbor2.dumps(value)

@@ -95,6 +95,7 @@ def hosts_in_one_network(count: int) -> dict[object, list[Box]]:
 
 
 @pytest.mark.parametrize(("hosts", "pieces_each"), [(separate_hosts, 1), (hosts_in_one_network, 2)])
+@pytest.mark.slow
 def test_ten_times_the_hosts_take_ten_times_as_long(hosts, pieces_each):
     def seconds(count: int) -> float:
         wanted = hosts(count)

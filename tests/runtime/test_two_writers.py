@@ -67,6 +67,7 @@ def commit(items: list[Item]) -> list[Outcome | None]:
     return Writer(now=lambda: NOW)._commit(items)
 
 
+@pytest.mark.slow
 def test_writers_with_the_same_domains_in_any_order_do_not_deadlock(clients: list[Client]) -> None:
     together = threading.Barrier(2)
 

@@ -151,6 +151,7 @@ async def test_who_waits_behind_a_failed_batch_is_told_with_it(alice: Client, mo
 
 
 @pytest.mark.skipif(on_postgres(), reason="the file's lock is SQLite's")
+@pytest.mark.slow
 async def test_the_lock_is_waited_for_no_longer_than_a_client_waits_for_us(alice: Client) -> None:
     writer = Writer(now=lambda: NOW)
     writer.start()

@@ -404,6 +404,7 @@ def test_what_our_hellos_offer(wire: MakeWire, alice: Credentials, server_creden
 # -- the life of handles ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nothing_is_freed_under_a_handshake(wire: MakeWire) -> None:
     def fate(sender: str, number: int, datagram: bytes) -> list[float]:
         gc.collect()

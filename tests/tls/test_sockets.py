@@ -285,6 +285,7 @@ async def test_a_client_says_what_is_wrong_with_the_server(
 
 @BOTH
 @pytest.mark.rows("SIG-AUT-001")
+@pytest.mark.slow
 async def test_a_client_says_what_the_server_did_not_like(
     service: Service, caller: Caller, shared_pki: Pki, tmp_path: Path, transport: str
 ) -> None:
@@ -469,6 +470,7 @@ async def test_a_stream_error_aborts_the_connection(service: Service, caller: Ca
     assert remote.channel.ended.startswith("the peer aborted")
 
 
+@pytest.mark.slow
 async def test_a_broken_callback_stops_only_its_own_datagram(service: Service, caller: Caller) -> None:
     def fail(identity: object) -> bool:
         raise RuntimeError("no database")
