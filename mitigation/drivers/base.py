@@ -98,8 +98,13 @@ class Driver(ABC):
     def installed(self) -> dict[str, Installed]:
         """What is in force, by key, read back from the equipment; a rule of which a part is missing is not in it."""
 
+    def installed_among(self, keys: Collection[str]) -> dict[str, Installed] | None:
+        """The same of these keys; None where more has to be read, because somebody else changed the equipment."""
+        found = self.installed()
+        return {key: found[key] for key in keys if key in found}
+
     def is_as_read(self) -> bool:
-        """False once anybody changed the equipment after `installed` last looked; True also where it cannot say.
+        """False once anybody else changed the equipment after `installed` last looked; True also where it cannot say.
 
         Cheap enough for every second, and only a hint: what changed is for `installed` to see.
         """
@@ -116,6 +121,10 @@ class Driver(ABC):
     @abstractmethod
     def counters(self) -> list[Counter]:
         """Totals of all rules there are, and the last totals of those taken away since the previous call."""
+
+    def parting_counters(self) -> list[Counter]:
+        """The last totals only; here all of them."""
+        return self.counters()
 
     @abstractmethod
     def resync(self, desired: Sequence[Desired]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Set
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,58 +14,175 @@ from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint, Hold, Rule, RuleOwner
 from mitigation.services import bulk, holds, points, shadow
 from mitigation.services.batches import in_batches
-from mitigation.services.counting import Clock, count
+from mitigation.services.counting import Clock, Written, count
 from mitigation.services.evidence import Evidence, advance
-from mitigation.services.projection import Projection, Wanted, project_mitigations
+from mitigation.services.projection import Projection, Projector, Wanted
 
 LEASE = timedelta(seconds=30)
 RENEW_BELOW = timedelta(seconds=60)  # a rule whose deadline would come earlier than wanted by more is renewed
 RULES_AT_ONCE = 400  # rows in one transaction: 20 to 40 ms
 OWNERS_AT_ONCE = 2_000
+FEW = 4_000  # keys that moved: with more, a look at everything takes no longer
+
+_WRITTEN = ("key", "state", "installed_at", "deadline", "read_at")  # of a Rule row, by a look
 
 log = logging.getLogger(__name__)
 
 
+class Standing:
+    """What this process knows of a point from its last look, so that the next needs only see to what changed.
+
+    `installed` says by key until when the equipment holds it, as read back. It is only worth something while
+    `is_known`, which a look that failed or did not end takes away: then everything is read and compared again.
+    """
+
+    def __init__(self) -> None:
+        self.projector = Projector()
+        self.installed: dict[str, datetime] = {}
+        self.is_known = False
+        self.written: Written = {}  # counters as the rows have them
+
+    def forget(self) -> None:
+        """Somebody else may have been at work."""
+        self.is_known = False
+        self.written.clear()
+
+
 def reconcile(
-    point_id: int, driver: Driver, *, holder: str, clock: Clock, thorough: bool = False, most_rules: int = 0
+    point_id: int,
+    driver: Driver,
+    *,
+    holder: str,
+    clock: Clock,
+    thorough: bool = False,
+    most_rules: int = 0,
+    standing: Standing | None = None,
+    full: bool = True,
 ) -> bool:
     """Make the point hold what the rows want; whether this process did the work (another may hold the lease).
 
     `thorough`, as at the start of a process, also repairs what the driver does not list: foreign or leftover parts.
-    More than `most_rules` that started within a minute trip the breaker (0: never).
+    More than `most_rules` that started within a minute trip the breaker (0: never). Not `full`, with the `standing` of
+    an earlier look, sees only to what changed since, as long as nobody else changed the equipment.
 
     Idempotent. Equipment is talked to, and everything is computed, outside transactions; what changed is written in
     batches that are each short, what did not change not at all. A point that does not do as told is a result: its
     mitigations say so, and the next look tries again.
     """
+    standing = standing or Standing()
     if not lease(point_id, holder=holder, now=clock()):
+        standing.forget()
         return False
     point = EnforcementPoint.objects.get(pk=point_id)
     seen = point.wanted
-    projection = _project(now=clock(), most_rules=most_rules)
+    projection = _project(standing.projector, now=clock(), most_rules=most_rules)
+    moved, changed = standing.projector.take_changes()
+    is_known, standing.is_known = standing.is_known and point.enforces, False
+    if is_known and not full and not thorough and len(moved) <= FEW:
+        followed = _follow(point, driver, standing, projection, moved, changed, holder=holder, clock=clock)
+    else:
+        followed = False
+    if not followed:
+        _look_at_all(point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough)
+    # Last: an end in the middle of the batches leaves the point dirty, and the next look goes on where it ended.
+    done = {"reconciled": seen} if standing.is_known or not point.enforces else {}
+    EnforcementPoint.objects.filter(pk=point_id).update(reconciled_at=clock(), **done)
+    return True
+
+
+def _look_at_all(
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: Standing,
+    projection: Projection,
+    *,
+    holder: str,
+    clock: Clock,
+    thorough: bool,
+) -> None:
+    """Read back everything, repair it, and compare every row."""
     if point.enforces:
         installed, problem = _bring_about(point, driver, projection, holder=holder, clock=clock, thorough=thorough)
     else:
         installed, problem = {}, "dry run: no traffic is touched"
-    now = clock()
+    _conclude(point, driver, standing, projection, installed, problem, now=clock())
+
+
+def _conclude(
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: Standing,
+    projection: Projection,
+    installed: Mapping[str, Installed],
+    problem: str,
+    *,
+    now: datetime,
+) -> None:
+    """Write what a look at everything found."""
+    if problem:
+        _note_health(point, driver, problem, now=now)  # before all those rows: somebody waits for this word
     _write_rules(point, projection, installed, now=now)
-    advance(_evidence(point, projection, installed, problem), now=now)
-    # Last: an end in the middle of the batches leaves the point dirty, and the next look goes on where it ended.
-    done = {"reconciled": seen} if not problem or not point.enforces else {}
-    EnforcementPoint.objects.filter(pk=point_id).update(reconciled_at=now, **done)
-    _note_health(point, driver, problem, now=now)
+    advance(_evidence(point, standing, projection.plans, installed, problem), now=now)
+    if not problem:
+        _note_health(point, driver, problem, now=now)
+        standing.installed = {key: now + timedelta(seconds=one.expires_in_seconds) for key, one in installed.items()}
+        standing.is_known = True
+
+
+def _follow(
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: Standing,
+    projection: Projection,
+    moved: Set[str],
+    changed: Set[int],
+    *,
+    holder: str,
+    clock: Clock,
+) -> bool:
+    """See to these keys and these mitigations, nothing else; False where only a look at everything will do."""
+    now = clock()
+    wanted = {key: projection.wanted[key] for key in moved if key in projection.wanted}
+    before = {
+        key: Installed(key, round((standing.installed[key] - now).total_seconds()))
+        for key in moved
+        if key in standing.installed
+    }
+    try:
+        add, remove = _difference(wanted, before, projection, now=now)
+        if add or remove:
+            if not lease(point.pk, holder=holder, now=now):
+                return False
+            driver.apply(add, remove)
+        if remove:
+            count(point.pk, driver, clock=clock, only_parting=True, written=standing.written)
+        installed = driver.installed_among(wanted.keys())
+    except DriverError as error:
+        log.error("point %s: %s", point.name, error)
+        _conclude(point, driver, standing, projection, {}, str(error), now=clock())
+        return True
+    if installed is None or installed.keys() != wanted.keys():
+        return False
+    now = clock()
+    for key in moved:
+        standing.installed.pop(key, None)
+    standing.installed |= {key: now + timedelta(seconds=one.expires_in_seconds) for key, one in installed.items()}
+    _write_rules(point, projection, installed, now=now, only=moved)
+    told = {owner for one in wanted.values() for owner in one.owners} | changed
+    advance(_evidence(point, standing, told & projection.plans.keys(), standing.installed, ""), now=now)
+    standing.is_known = True
     return True
 
 
-def _project(*, now: datetime, most_rules: int) -> Projection:
-    found = project_mitigations(now=now, most_rules=most_rules)
+def _project(projector: Projector, *, now: datetime, most_rules: int) -> Projection:
+    found = projector.look(now=now, most_rules=most_rules)
     if found.surge is None:
         return found
     log.error("the breaker opens: %s", found.surge.reason)
     holds.throw(
         Hold.Kind.BREAKER, actor="server", reason=found.surge.reason, now=now, door="server", since=found.surge.since
     )
-    return project_mitigations(now=now)
+    return projector.look(now=now)
 
 
 def lease(point_id: int, *, holder: str, now: datetime) -> bool:
@@ -88,7 +205,7 @@ def _bring_about(
     """Apply the difference; returns what was read back, and the problem in a sentence if there is one."""
     try:
         before = driver.installed()
-        add, remove = _difference(projection.wanted, before, now=clock())
+        add, remove = _difference(projection.wanted, before, projection, now=clock())
         if not add and not remove and not thorough:
             return before, ""
         if not lease(point.pk, holder=holder, now=clock()):
@@ -97,7 +214,7 @@ def _bring_about(
         if remove:
             count(point.pk, driver, clock=clock)  # the last totals of what went, while its rows are still there
         if thorough:
-            driver.resync(_desired(projection.wanted.values(), now=clock()))
+            driver.resync(_desired(projection.wanted.values(), projection, now=clock()))
         return driver.installed(), ""
     except DriverError as error:
         log.error("point %s: %s", point.name, error)
@@ -105,19 +222,23 @@ def _bring_about(
 
 
 def _difference(
-    wanted: Mapping[str, Wanted], installed: Mapping[str, Installed], *, now: datetime
-) -> tuple[list[Desired], set[str]]:
-    missing = [one for key, one in wanted.items() if key not in installed or _deadline_is_off(one, installed[key], now)]
-    return _desired(missing, now=now), installed.keys() - wanted.keys()
+    wanted: Mapping[str, Wanted], installed: Mapping[str, Installed], projection: Projection, *, now: datetime
+) -> tuple[list[Desired], Set[str]]:
+    missing = [
+        one
+        for key, one in wanted.items()
+        if key not in installed or _deadline_is_off(projection.deadline(one, now), installed[key], now)
+    ]
+    return _desired(missing, projection, now=now), installed.keys() - wanted.keys()
 
 
-def _desired(wanted: Iterable[Wanted], *, now: datetime) -> list[Desired]:
-    return [Desired(one.rule, max(1, round((one.deadline - now).total_seconds()))) for one in wanted]
+def _desired(wanted: Iterable[Wanted], projection: Projection, *, now: datetime) -> list[Desired]:
+    return [Desired(one.rule, max(1, round((projection.deadline(one, now) - now).total_seconds()))) for one in wanted]
 
 
-def _deadline_is_off(wanted: Wanted, installed: Installed, now: datetime) -> bool:
+def _deadline_is_off(wanted: datetime, installed: Installed, now: datetime) -> bool:
     """Refreshed or shortened since; what merely ran on is left alone, for a renewal resets counters."""
-    gap = wanted.deadline - (now + timedelta(seconds=installed.expires_in_seconds))
+    gap = wanted - (now + timedelta(seconds=installed.expires_in_seconds))
     return abs(gap) > RENEW_BELOW
 
 
@@ -125,12 +246,23 @@ def _deadline_is_off(wanted: Wanted, installed: Installed, now: datetime) -> boo
 
 
 def _write_rules(
-    point: EnforcementPoint, projection: Projection, installed: Mapping[str, Installed], *, now: datetime
+    point: EnforcementPoint,
+    projection: Projection,
+    installed: Mapping[str, Installed],
+    *,
+    now: datetime,
+    only: Set[str] | None = None,
 ) -> None:
-    """Rows as they are wanted and were read back. They are the enforcer's alone: what is read before a batch holds."""
-    fields = ("key", "state", "installed_at", "deadline", "read_at")
-    known = {row.key: row for row in Rule.objects.filter(point=point).only(*fields)}
+    """Rows as they are wanted and were read back; of these keys `only`, where it is said.
+
+    They are the enforcer's alone: what is read before a batch holds.
+    """
+    rows, links = Rule.objects.filter(point=point), RuleOwner.objects.filter(rule__point=point)
     told = projection.wanted | projection.shown
+    if only is not None:
+        rows, links = rows.filter(key__in=only), links.filter(rule__key__in=only)
+        told = {key: told[key] for key in only if key in told}
+    known = {row.key: row for row in rows.only(*_WRITTEN)}
     gone = [row.pk for key, row in known.items() if key not in told]
     changed = [row for key, row in known.items() if key in projection.wanted and _prove(row, installed.get(key), now)]
     changed += [row for key, row in known.items() if key in projection.shown and _only_show(row)]
@@ -138,9 +270,9 @@ def _write_rules(
     for row in new:
         _only_show(row) if row.key in projection.shown else _prove(row, installed.get(row.key), now)
     in_batches(gone, RULES_AT_ONCE, lambda some, _: _delete(Rule.objects.filter(pk__in=some)), now=now)
-    in_batches(changed, RULES_AT_ONCE, lambda some, _: bulk.update(some, fields), now=now)
+    in_batches(changed, RULES_AT_ONCE, lambda some, _: bulk.update(some, _WRITTEN), now=now)
     in_batches(new, RULES_AT_ONCE, lambda some, _: bulk.insert(some), now=now)
-    _write_owners(point, {row.key: row.pk for row in [*known.values(), *new]}, projection, now=now)
+    _write_owners(links, {row.key: row.pk for row in [*known.values(), *new]}, told, now=now)
 
 
 def _new_row(point: EnforcementPoint, key: str, one: Wanted, now: datetime) -> Rule:
@@ -175,12 +307,12 @@ def _only_show(row: Rule) -> bool:
     return was != row.state
 
 
-def _write_owners(point: EnforcementPoint, rules: Mapping[str, int], projection: Projection, *, now: datetime) -> None:
-    """`rules`: ids by key."""
-    told = projection.wanted | projection.shown
+def _write_owners(
+    links: QuerySet[RuleOwner], rules: Mapping[str, int], told: Mapping[str, Wanted], *, now: datetime
+) -> None:
+    """`links` that there may be, `rules`: ids by key."""
     wanted = {(rules[key], owner) for key, one in told.items() for owner in one.owners}
-    links = RuleOwner.objects.filter(rule__point=point).values_list("pk", "rule_id", "mitigation_id")
-    existing = {(rule_id, mitigation_id): pk for pk, rule_id, mitigation_id in links}
+    existing = {(rule_id, owner): pk for pk, rule_id, owner in links.values_list("pk", "rule_id", "mitigation_id")}
     gone = [pk for pair, pk in existing.items() if pair not in wanted]
     fresh = [RuleOwner(rule_id=rule, mitigation_id=owner) for rule, owner in sorted(wanted - existing.keys())]
     in_batches(gone, OWNERS_AT_ONCE, lambda some, _: _delete(RuleOwner.objects.filter(pk__in=some)), now=now)
@@ -188,19 +320,23 @@ def _write_owners(point: EnforcementPoint, rules: Mapping[str, int], projection:
 
 
 def _evidence(
-    point: EnforcementPoint, projection: Projection, installed: Mapping[str, Installed], problem: str
+    point: EnforcementPoint,
+    standing: Standing,
+    mitigation_ids: Iterable[int],
+    installed: Container[str],
+    problem: str,
 ) -> Iterable[Evidence]:
-    missing: dict[int, int] = dict.fromkeys(projection.plans, 0)
-    for key, one in projection.wanted.items():
-        if key not in installed:
-            for owner in one.owners:
-                missing[owner] += 1
-    for mitigation_id, plan in projection.plans.items():
+    projector = standing.projector
+    projection = projector.projection
+    for mitigation_id in mitigation_ids:
+        plan = projection.plans[mitigation_id]
+        keys = projector.keys_of(mitigation_id)
+        missing = sum(key in projection.wanted and key not in installed for key in keys)
         waiting = projection.waiting.get(mitigation_id, "")
         in_shadow = mitigation_id in projection.shadow and not waiting
         touches = point.enforces and not in_shadow
-        enforced = None if not touches else bool(plan.rules) and not missing[mitigation_id] and not waiting
-        lacking = f"{missing[mitigation_id]} rules are missing at {point.name}" if missing[mitigation_id] else waiting
+        enforced = None if not touches else bool(plan.rules) and not missing and not waiting
+        lacking = f"{missing} rules are missing at {point.name}" if missing else waiting
         shown = shadow.SAID if in_shadow else (problem or lacking) if not enforced else ""
         yield Evidence(mitigation_id, plan.refused, plan.notes, enforced, shown, rendered=bool(plan.rules))
 

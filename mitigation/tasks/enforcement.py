@@ -38,6 +38,8 @@ _working = threading.Lock()  # the task and the worker's own look share one driv
 _drivers: dict[tuple[int, str], Driver] = {}
 _last_full: dict[int, float] = {}
 _last_took: dict[int, float] = {}  # seconds
+_counted: dict[int, tuple[float, float]] = {}  # when that ended, and how many seconds it took
+_standing: dict[int, enforcement.Standing] = {}
 _holder = holder.this_process()
 
 
@@ -47,19 +49,20 @@ def reconcile(point_id: int) -> None:
     point = EnforcementPoint.objects.filter(pk=point_id, enabled=True).first()
     if point is not None:
         with _working:
-            _reconcile(point)
+            _reconcile(point, full=_is_due(point))
 
 
 def look(name: str) -> None:
-    """The worker's own look: mind the kill switch, reconcile when dirty or due, else read the counters."""
+    """The worker's own look: mind the kill switch, reconcile when dirty or due, read the counters."""
     _mind_panic()
     point = EnforcementPoint.objects.filter(name=name, enabled=True).first()
     if point is None:
         return
     with _working:
-        if point.is_dirty or _is_due(point):
-            _reconcile(point)
-        elif point.counts:
+        is_due = _is_due(point)
+        if point.is_dirty or is_due:
+            _reconcile(point, full=is_due)
+        if point.counts and _is_to_count(point):
             _count(point)
 
 
@@ -68,6 +71,12 @@ def _is_due(point: EnforcementPoint) -> bool:
     if since > FULL_LOOK or (point.enforces and point.health == EnforcementPoint.Health.DOWN):
         return True
     return since > REST * _last_took.get(point.pk, 0.0) and not _driver(point).is_as_read()
+
+
+def _is_to_count(point: EnforcementPoint) -> bool:
+    """Each second, but of many rules no more than half of the time."""
+    ended, took = _counted.get(point.pk, (0.0, 0.0))
+    return time.monotonic() - ended >= took
 
 
 def _mind_panic() -> None:
@@ -79,13 +88,16 @@ def _mind_panic() -> None:
         for driver in _drivers.values():
             with suppress(DriverError):
                 driver.remove_all()
+        for standing in _standing.values():
+            standing.forget()
     holds.throw_from_file(file, now=_now())
 
 
-def _reconcile(point: EnforcementPoint) -> None:
+def _reconcile(point: EnforcementPoint, *, full: bool) -> None:
     if point.lease_holder and holder.is_dead(point.lease_holder):
         enforcement.release(point.pk, holder=point.lease_holder)
     first, began = point.pk not in _last_full, time.monotonic()
+    standing = _standing.setdefault(point.pk, enforcement.Standing())
     if enforcement.reconcile(
         point.pk,
         _driver(point),
@@ -93,19 +105,22 @@ def _reconcile(point: EnforcementPoint) -> None:
         clock=_now,
         thorough=first and point.enforces,
         most_rules=settings.DOTS_BREAKER_RULES,
-    ):
+        standing=standing,
+        full=full,
+    ) and (full or not standing.is_known):
         _last_full[point.pk] = time.monotonic()
         _last_took[point.pk] = _last_full[point.pk] - began
-        if point.counts:
-            _count(point)
 
 
 def _count(point: EnforcementPoint) -> None:
+    began = time.monotonic()
     try:
-        enforcement.count(point.pk, _driver(point), clock=_now)
+        enforcement.count(point.pk, _driver(point), clock=_now, written=_standing[point.pk].written)
     except DriverError as error:
         log.warning("point %s: counters cannot be read: %s", point.name, error)
         _last_full[point.pk] = 0.0  # look closely, soon
+    ended = time.monotonic()
+    _counted[point.pk] = (ended, ended - began)
 
 
 def _driver(point: EnforcementPoint) -> Driver:
