@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from mitigation.drivers.base import Counter, DesiredFilters
-from mitigation.drivers.nft_filters import FilterChains, FilterTexts, counter_name
+from mitigation.drivers.nft_filters import FilterChains, FilterTexts
 from mitigation.drivers.nft_netlink import Element, NamedCounter
 from mitigation.drivers.nft_ruleset import Chain
 from mitigation.drivers.nft_table import LONGEST_SECONDS, NftTable
@@ -55,17 +56,14 @@ class NftFilters:
         comments = self._comments()
         if not self._is_constant_part_whole(comments):
             return {}
-        counters = {one.name for one in self._counters()}
         found: dict[str, int] = {}
         elements = {one.comment: one for family in FAMILIES for one in self._elements(family)}
         for one in desired:
             chains = self._texts.chains(one.filters)
             led = [elements.get(where.comment) for where in _led(one, chains)]
             leads = [element for element in led if element is not None and element.target == chains.top.name]
-            if (
-                len(leads) == len(led)
-                and chains.counters <= counters
-                and all(comments.get(chain.name, []) == list(chain.comments) for chain in chains.all)
+            if len(leads) == len(led) and all(
+                comments.get(chain.name, []) == list(chain.comments) for chain in chains.all
             ):
                 found[one.filters.key] = min((element.expires for element in leads), default=LONGEST_SECONDS)
         return found
@@ -92,9 +90,7 @@ class NftFilters:
         return self._table.ruleset.named(f"filter_{family}")
 
     def _is_constant_part_whole(self, comments: Mapping[str, list[str]]) -> bool:
-        return all(
-            comments.get(chain.name, []) == list(chain.comments) for chain in self._table.ruleset.filter_hooks
-        )
+        return all(comments.get(chain.name, []) == list(chain.comments) for chain in self._table.ruleset.filter_hooks)
 
     # Changing
 
@@ -104,16 +100,16 @@ class NftFilters:
         if not self._is_constant_part_whole(comments):
             self._table.prepare(())
         chains = {one.filters.key: self._texts.chains(one.filters) for one in desired}
-        self._make(chains.values(), comments)
+        there = self._make(chains.values(), comments)
         self._switch(desired, chains, comments)
-        self._clear_away(chains.values())
+        self._clear_away(chains.values(), there)
 
     def remove_all(self) -> None:
         """Before the table or its chains go: last totals are noted, and counters are without use."""
         self.apply(())
 
-    def _make(self, wanted: Iterable[FilterChains], comments: Mapping[str, list[str]]) -> None:
-        """Everything that no packet is led to yet, and again what somebody has changed."""
+    def _make(self, wanted: Iterable[FilterChains], comments: Mapping[str, list[str]]) -> set[str]:
+        """Everything that no packet is led to yet, and again what somebody has changed; the counters there were."""
         ruleset = self._table.ruleset
         there, existing = {one.name for one in self._counters()}, self._table.netlink.chains(ruleset.table)
         epoch = secrets.token_hex(4)
@@ -123,13 +119,12 @@ class NftFilters:
                 f'add counter inet {ruleset.table} {name} {{ comment "{epoch}" }}\n'
                 for name in sorted(one.counters - there)
             ]
-            lines += [
-                ruleset.create_chain(chain) for chain in one.below if not _holds(comments, existing, chain)
-            ]
+            lines += [ruleset.create_chain(chain) for chain in one.below if not _holds(comments, existing, chain)]
             if one.top.name not in existing:
                 lines.append(ruleset.create_chain(Chain(one.top.name, ())))
         if lines:
             self._table.nft.change("".join(lines))
+        return there
 
     def _switch(
         self, desired: Sequence[DesiredFilters], chains: Mapping[str, FilterChains], comments: Mapping[str, list[str]]
@@ -168,20 +163,19 @@ class NftFilters:
             going += renewed
         return ruleset.elements("delete", name, going) + ruleset.elements("add", name, coming)
 
-    def _clear_away(self, wanted: Iterable[FilterChains]) -> None:
+    def _clear_away(self, wanted: Collection[FilterChains], counters: set[str]) -> None:
+        """What no packet is led to any more. A counter is read when nothing can move it."""
         ruleset = self._table.ruleset
-        wanted = list(wanted)
         needed = {chain.name for one in wanted for chain in one.all}
         existing = self._table.netlink.chains(ruleset.table)
         ours = {name for name in existing if name.startswith(_WORDS) and name.endswith(f"_{ruleset.version}")}
         if ours - needed:
             self._table.nft.change(ruleset.drop(ours - needed, (), ()))
-        counting = {name for one in wanted for name in one.counters}
-        gone = [one for one in self._counters() if one.name not in counting]
+        gone = counters.difference(*(one.counters for one in wanted))
         if gone:
-            self.parting.extend(map(_as_counter, gone))
-            names = sorted(one.name for one in gone)
-            self._table.nft.change("".join(f"delete counter inet {ruleset.table} {name}\n" for name in names))
+            self.parting.extend(_as_counter(one) for one in self._counters() if one.name in gone)
+            lines = (f"delete counter inet {ruleset.table} {name}\n" for name in sorted(gone))
+            self._table.nft.change("".join(lines))
 
 
 def _led(one: DesiredFilters, chains: FilterChains) -> list[_Led]:
@@ -193,12 +187,17 @@ def _element(where: _Led) -> str:
     return f'{where.network} timeout {where.seconds}s comment "{where.comment}" : jump {where.top}'
 
 
+def _packed(comment: str) -> bytes:
+    """Where the range of an element of ours begins; nothing begins there for what is none of ours."""
+    try:
+        return ip_network(comment).network_address.packed
+    except ValueError:
+        return b""
+
+
 def _holds(comments: Mapping[str, list[str]], existing: set[str], chain: Chain) -> bool:
     return chain.name in existing and comments.get(chain.name, []) == list(chain.comments)
 
 
 def _as_counter(one: NamedCounter) -> Counter:
     return Counter(one.name.removeprefix(COUNTER), one.comment, one.packets, one.octets)
-
-
-__all__ = ["NftFilters", "counter_name"]

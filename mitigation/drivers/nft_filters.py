@@ -3,7 +3,7 @@
 The first hook of ours, at -460, so before defragmentation (-400) and before every stage that drops for mitigations:
 
     filter_*  a map from destination to `jump acls_*`, the chain of a domain; its elements carry the deadline
-    acls_*    jumps to the segments of its lists, in order: an edit takes effect at the moment in which these are swapped
+    acls_*    jumps to the segments of its lists, in order: an edit takes effect when these are swapped
     acl_*     a segment: some hundred rules of one list, in order, first match wins; named by a hash of
               its content, so an edit makes new ones beside the old and never changes one that packets may be in
     rate_*    what an entry with a rate limit does; a chain of its own, so that several rules share
@@ -17,11 +17,12 @@ routing. `accept` alone would end this hook only. Whoever sets that bit before u
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from mitigation.drivers.base import Problem
 from mitigation.drivers.nft_ruleset import Chain
 from mitigation.protocol.acls import IDENTITIES
 from mitigation.protocol.matches import (
@@ -29,7 +30,6 @@ from mitigation.protocol.matches import (
     TCP_FLAGS,
     Family,
     FlagsBitmask,
-    Fragment,
     IcmpMatch,
     IpMatch,
     PortMatch,
@@ -41,8 +41,6 @@ from mitigation.protocol.matches import (
 from mitigation.rules.filter_packets import DF, FIRST, IS_FRAGMENT, LAST
 from mitigation.rules.filters import FilterList, FilterRule, FilterSet
 
-PRIORITY, UNMARK_PRIORITY = -460, -129
-MARK = 0x2000_0000  # the bit of the packet mark that is ours, unless a setting says otherwise
 SEGMENT = 250  # rules; 10,000 rules load in 0.5 s, so many in 15 ms
 LEAST_BURST = 1_500  # octets: one packet of an Ethernet
 FASTEST = 10**10  # octets a second; the kernel counts its tokens in 64 bits of nanoseconds
@@ -66,7 +64,7 @@ class FilterChains:
 class FilterTexts:
     """`version` ends the names of all chains, as elsewhere in the table; counters outlive versions."""
 
-    def __init__(self, version: str, mark: int = MARK) -> None:
+    def __init__(self, version: str, mark: int) -> None:
         self.version = version
         self.mark = mark
         self._rendered = lru_cache(maxsize=1 << 17)(self._render)  # rules are compared by identity
@@ -84,10 +82,6 @@ class FilterTexts:
 
     def top_name(self, key: str) -> str:
         return f"acls_{key}_{self.version}"
-
-    def digest(self, chains: FilterChains) -> str:
-        """Of all that stands for one domain, as its element says."""
-        return _hash("\n".join(chains.top.rules))
 
     def _segments(self, filters: FilterList) -> tuple[list[Chain], list[Chain]]:
         limits = [chain for rule in filters.rules if (chain := self._limit(rule)) is not None]
@@ -140,16 +134,27 @@ def why_not(rule: FilterRule) -> str | None:
     return None
 
 
+def check(rules: Sequence[FilterRule], *, most: int) -> list[Problem]:
+    problems = [Problem(rule.key, sentence) for rule in rules if (sentence := why_not(rule))]
+    return problems + [Problem(rule.key, f"only {most} filter rules fit on this equipment") for rule in rules[most:]]
+
+
 # -- what is matched --------------------------------------------------------------------------------------------------
 
 
 def conditions(rule: FilterRule) -> Iterator[str]:
-    """One text per nft rule: several for an "or" that nft has no word for, none where nothing matches."""
+    """One text per nft rule: several for an "or" that nft has no word for, none where nothing matches.
+
+    What a rule reads of a transport header is looked for only where there is one: kernels take the octets of later
+    fragments for it.
+    """
+    transport = rule.matches.transport
+    reads_header = transport is not None and transport != type(transport)()
     for family in rule.families:
-        for fragment in _fragments(rule.matches.ip, family):
-            transport = _transport(rule.matches.transport, family)
-            if fragment is not None and transport is not None:
-                words = [f"meta nfproto ipv{family}", *_header(rule.matches.ip, family), fragment, *transport]
+        fields = _transport(transport, family)
+        if fields is not None:
+            for fragment in _fragments(rule.matches.ip, family, reads_header=reads_header):
+                words = [f"meta nfproto ipv{family}", *_header(rule.matches.ip, family), fragment, *fields]
                 yield " ".join(filter(None, words))
 
 
@@ -177,49 +182,59 @@ def _header(ip: IpMatch | None, family: Family) -> Iterator[str]:
             yield f"{word} {value}"
 
 
-# IPv4: what is a fragment of which kind, in the 14 bits of the flag "more" and the offset.
-_PLACES = {0: "0", IS_FRAGMENT | FIRST: "0x2000", IS_FRAGMENT: "0x2001-0x3fff", IS_FRAGMENT | LAST: "0x1-0x1fff"}
-_PLACES_WITH_DF = {
-    0: "0x4000",
-    IS_FRAGMENT | FIRST: "0x6000",
-    IS_FRAGMENT: "0x6001-0x7fff",
-    IS_FRAGMENT | LAST: "0x4001-0x5fff",
-}
-# IPv6: the same; an atomic fragment is a fragment and neither first nor last, as one in the middle is.
-_HEADERS = (
-    (0, "exthdr frag missing"),
-    (IS_FRAGMENT, "frag frag-off 0 frag more-fragments 0"),
-    (IS_FRAGMENT | FIRST, "frag frag-off 0 frag more-fragments 1"),
-    (IS_FRAGMENT, "frag frag-off != 0 frag more-fragments 1"),
-    (IS_FRAGMENT | LAST, "frag frag-off != 0 frag more-fragments 0"),
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of packet: its bits as a filter's fragment type has them, and how nft knows it."""
+
+    bits: int
+    text: str
+
+    @property
+    def is_later(self) -> bool:
+        """A fragment after the first."""
+        return bool(self.bits & IS_FRAGMENT) and not self.bits & FIRST and not self.text.endswith(_ATOMIC)
+
+
+_ATOMIC = "frag more-fragments 0 frag frag-off 0"
+_FIRST = "frag more-fragments 1 frag frag-off 0"
+# IPv4: as values of the word with the flags "do not fragment" and "more" and the offset.
+_IPV4_KINDS = (
+    _Kind(0, "0"),
+    _Kind(IS_FRAGMENT | FIRST, "0x2000"),
+    _Kind(IS_FRAGMENT, "0x2001-0x3fff"),
+    _Kind(IS_FRAGMENT | LAST, "0x1-0x1fff"),
+    _Kind(DF, "0x4000"),
+    _Kind(DF | IS_FRAGMENT | FIRST, "0x6000"),
+    _Kind(DF | IS_FRAGMENT, "0x6001-0x7fff"),
+    _Kind(DF | IS_FRAGMENT | LAST, "0x4001-0x5fff"),
+)
+# IPv6: an atomic fragment is one, and neither the first nor the last.
+_IPV6_KINDS = (
+    _Kind(0, "exthdr frag missing"),
+    _Kind(IS_FRAGMENT, _ATOMIC),
+    _Kind(IS_FRAGMENT | FIRST, _FIRST),
+    _Kind(IS_FRAGMENT, "frag more-fragments 1 frag frag-off != 0"),
+    _Kind(IS_FRAGMENT | LAST, "frag more-fragments 0 frag frag-off != 0"),
 )
 
 
-def _fragments(ip: IpMatch | None, family: Family) -> list[str | None]:
-    """Alternatives; an empty text always holds."""
-    if ip is None or ip.fragment is None:
+def _fragments(ip: IpMatch | None, family: Family, *, reads_header: bool) -> list[str]:
+    """Alternatives, none if nothing is accepted; an empty text always holds."""
+    kinds = _IPV4_KINDS if family == 4 else _IPV6_KINDS
+    accepted = [kind for kind in kinds if not (reads_header and kind.is_later)]
+    if ip is not None and ip.fragment is not None:
+        wanted = ip.fragment
+        accepted = [kind for kind in accepted if wanted.operator.accepts(kind.bits, wanted.value)]
+    if len(accepted) == len(kinds):
         return [""]
-    fragment = ip.fragment
-    return _ipv4_fragments(fragment) if family == 4 else _ipv6_fragments(fragment)
-
-
-def _ipv4_fragments(fragment: Fragment) -> list[str | None]:
-    accepted = [place for bits, place in _PLACES.items() if fragment.operator.accepts(bits, fragment.value)]
-    accepted += [
-        place for bits, place in _PLACES_WITH_DF.items() if fragment.operator.accepts(bits | DF, fragment.value)
-    ]
-    if len(accepted) == len(_PLACES) + len(_PLACES_WITH_DF):
-        return [""]
-    return [f"ip frag-off & 0x7fff {{ {', '.join(accepted)} }}"] if accepted else []
-
-
-def _ipv6_fragments(fragment: Fragment) -> list[str | None]:
-    accepted = [text for bits, text in _HEADERS if fragment.operator.accepts(bits, fragment.value)]
-    if len(accepted) == len(_HEADERS):
-        return [""]
-    if accepted == [text for _, text in _HEADERS[1:]]:
+    texts = [kind.text for kind in accepted]
+    if family == 4:
+        return [f"ip frag-off & 0x7fff {{ {', '.join(texts)} }}"] if texts else []
+    if accepted == list(_IPV6_KINDS[1:]):
         return ["exthdr frag exists"]
-    return list(accepted)
+    if {_ATOMIC, _FIRST} <= set(texts):  # one rule in the place of two, for each that reads ports
+        texts = ["frag frag-off 0", *(text for text in texts if text not in (_ATOMIC, _FIRST))]
+    return texts
 
 
 def _transport(transport: Transport | None, family: Family) -> list[str] | None:
@@ -311,10 +326,6 @@ def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def all_counters(sets: Iterable[FilterChains]) -> set[str]:
-    return {name for one in sets for name in one.counters}
-
-
 # -- what is promised -------------------------------------------------------------------------------------------------
 
 _IPV4 = (
@@ -345,11 +356,3 @@ def capabilities() -> dict[str, Any]:
         "udp": dict.fromkeys(_UDP, True),
         "icmp": dict.fromkeys(_ICMP, True),
     }
-
-
-def constant_chains(version_named: Sequence[str], mark: int) -> dict[str, tuple[str, ...]]:
-    """The rules of the hooks `filters` and `unmark`; names of the maps for IPv4 and IPv6 are given."""
-    is_set = f"meta mark & {mark:#x} == {mark:#x}"
-    clear = f"{is_set} meta mark set meta mark & {0xFFFF_FFFF ^ mark:#x}"
-    ipv4, ipv6 = version_named
-    return {"filters": (clear, f"ip daddr vmap @{ipv4}", f"ip6 daddr vmap @{ipv6}"), "unmark": (clear,)}

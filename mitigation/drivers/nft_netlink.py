@@ -298,15 +298,20 @@ def _named(answer: bytes, start: int, end: int, *, wanted: int) -> str:
 
 
 def _read_counter(answer: bytes, start: int, end: int) -> NamedCounter:
-    comment = ""
+    name = comment = ""
     packets = octets = 0
     for kind, first, last in _attributes(answer, start, end):
-        if kind == 4:
-            values = {inner: at for inner, at, _ in _attributes(answer, first, last)}
-            octets, packets = _NUMBER.unpack_from(answer, values[1])[0], _NUMBER.unpack_from(answer, values[2])[0]
+        if kind == 2:
+            name = answer[first : last - 1].decode(errors="replace")
+        elif kind == 4:
+            for inner, at, _ in _attributes(answer, first, last):
+                if inner == 1:
+                    octets = _NUMBER.unpack_from(answer, at)[0]
+                elif inner == 2:
+                    packets = _NUMBER.unpack_from(answer, at)[0]
         elif kind == 8:
             comment = _comment(answer, first, last)
-    return NamedCounter(_named(answer, start, end, wanted=2), comment, packets, octets)
+    return NamedCounter(name, comment, packets, octets)
 
 
 def _comment(answer: bytes, at: int, end: int) -> str:

@@ -121,9 +121,14 @@ class NftTable:
         if text:
             log.info("table inet %s: making what is missing, version %s", self.ruleset.table, self.ruleset.version)
             self.nft.change(text)
+        self.renews_in_place()
+        return structure
+
+    def renews_in_place(self) -> bool:
+        """Whether adding an element again moves its deadline; the table has to be there."""
         if self._renews_in_place is None:
             self._renews_in_place = self._try_renewing()
-        return structure
+        return self._renews_in_place
 
     def change(self, add: Collection[Desired], remove: Iterable[str]) -> None:
         """As if everything were as we left it; NftFailed with `is_conflict` when it is not."""
@@ -292,7 +297,7 @@ class NftTable:
                 self.parting.append(Counter(key, epoch, element.packets, element.octets))
 
     def _try_renewing(self) -> bool:
-        """Whether adding an element again moves its deadline: kernels before 6.12 take the command and do nothing."""
+        """Kernels before 6.12 take the command and do nothing."""
         probe = self.ruleset.named("probe")
         for seconds in (60, 600):
             self.nft.change(self.ruleset.elements("add", probe, [f"192.0.2.1 timeout {seconds}s"]))

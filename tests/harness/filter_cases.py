@@ -93,7 +93,7 @@ def _header(family: int) -> Iterator[Row]:
         [_udp(family, ecn=1), _udp(family, ecn=1, dscp=63)],
         [_udp(family, ecn=ecn, dscp=dscp) for ecn in (0, 2, 3) for dscp in (0, 4)],
     )
-    size = {4: 1500, 6: 1460}[family]  # IPv4 counts its header, IPv6 does not
+    size = {4: 1400, 6: 1360}[family]  # IPv4 counts its header, IPv6 does not
     payload = {4: size - 28, 6: size - 8}[family]
     yield (
         "length",
