@@ -104,9 +104,13 @@ class NftFilters:
         self._switch(desired, chains, comments)
         self._clear_away(chains.values(), there)
 
-    def remove_all(self) -> None:
-        """Before the table or its chains go: last totals are noted, and counters are without use."""
-        self.apply(())
+    def note(self) -> None:
+        """Keeps the last totals of all there are, before the table goes."""
+        self.parting.extend(map(_as_counter, self._counters()))
+
+    def drop_counters(self) -> None:
+        """All of them, after the chains that used them."""
+        self._drop_counters({one.name for one in self._counters()})
 
     def _make(self, wanted: Iterable[FilterChains], comments: Mapping[str, list[str]]) -> set[str]:
         """Everything that no packet is led to yet, and again what somebody has changed; the counters there were."""
@@ -171,11 +175,13 @@ class NftFilters:
         ours = {name for name in existing if name.startswith(_WORDS) and name.endswith(f"_{ruleset.version}")}
         if ours - needed:
             self._table.nft.change(ruleset.drop(ours - needed, (), ()))
-        gone = counters.difference(*(one.counters for one in wanted))
-        if gone:
-            self.parting.extend(_as_counter(one) for one in self._counters() if one.name in gone)
-            lines = (f"delete counter inet {ruleset.table} {name}\n" for name in sorted(gone))
-            self._table.nft.change("".join(lines))
+        self._drop_counters(counters.difference(*(one.counters for one in wanted)))
+
+    def _drop_counters(self, names: set[str]) -> None:
+        if names:
+            self.parting.extend(_as_counter(one) for one in self._counters() if one.name in names)
+            table = self._table.ruleset.table
+            self._table.nft.change("".join(f"delete counter inet {table} {name}\n" for name in sorted(names)))
 
 
 def _led(one: DesiredFilters, chains: FilterChains) -> list[_Led]:

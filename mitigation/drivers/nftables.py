@@ -226,12 +226,12 @@ class NftablesDriver(Driver):
         if not by_force:
             self._own()
         structure = self._table.structure()
-        if structure.versions:
-            self._filters.remove_all()
         if structure.versions == {self._ruleset.version} and not structure.foreign:
+            self._filters.note()
             self._table.drop_table()
         else:
             self._table.drop_versions(structure.versions)
+            self._filters.drop_counters()
 
     def close(self) -> None:
         self._lock.release()

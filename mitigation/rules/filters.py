@@ -113,19 +113,31 @@ def counter_key(owner: str, acl: str, ace: str) -> str:
     return hashlib.blake2b(repr((owner, acl, ace)).encode(), digest_size=8).hexdigest()
 
 
-def filter_rule(owner: str, acl: Acl, ace: Ace) -> FilterRule:
-    family = ace.matches.ip.family if ace.matches.ip is not None else acl.family
+def filter_rule(owner: str, acl: str, ace: Ace, family: Family | None) -> FilterRule:
+    """`family` is that of its list, for an entry that names none."""
+    if ace.matches.ip is not None:
+        family = ace.matches.ip.family
     families = FAMILIES if family is None else (family,)
-    return FilterRule(owner, acl.name, ace.name, families, ace.matches, ace.action.forwarding, ace.action.rate_limit)
+    return FilterRule(owner, acl, ace.name, families, ace.matches, ace.action.forwarding, ace.action.rate_limit)
 
 
 def filter_list(owner: str, acl: Acl, prefixes: Sequence[Network]) -> FilterList:
-    """Raises OutsideDomain. `prefixes` are the domain's; a destination partly inside is outside."""
-    for ace in acl.aces:
-        destination = ace.matches.ip.destination if ace.matches.ip is not None else None
-        if destination is not None and not covered_by(destination, prefixes):
-            raise OutsideDomain(f"{acl.name}/{ace.name}: {destination} is outside the domain's prefixes")
-    return FilterList(acl.name, tuple(filter_rule(owner, acl, ace) for ace in acl.aces))
+    """Raises OutsideDomain. `prefixes` are the domain's."""
+    found = tuple(filter_rule(owner, acl.name, ace, acl.family) for ace in acl.aces)
+    check_destinations(found, prefixes)
+    return FilterList(acl.name, found)
+
+
+def check_destinations(rules: Iterable[FilterRule], prefixes: Sequence[Network]) -> None:
+    """Raises OutsideDomain for a destination that is not, or only in part, inside one of these."""
+    inside: set[Network] = set()  # most entries of a list have the same one
+    for rule in rules:
+        destination = rule.matches.ip.destination if rule.matches.ip is not None else None
+        if destination is None or destination in inside:
+            continue
+        if not covered_by(destination, prefixes):
+            raise OutsideDomain(f"{rule.acl}/{rule.ace}: {destination} is outside the domain's prefixes")
+        inside.add(destination)
 
 
 def destinations(prefixes: Iterable[Network], untouched: Iterable[Network]) -> tuple[Network, ...]:

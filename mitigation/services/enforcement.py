@@ -12,10 +12,11 @@ from django.db.models import F, Q, QuerySet
 from mitigation.drivers.base import Desired, Driver, HealthState, Installed
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint, Hold, Rule, RuleOwner
-from mitigation.services import bulk, holds, points, shadow
+from mitigation.services import bulk, filter_enforcement, holds, points, shadow
 from mitigation.services.batches import in_batches
 from mitigation.services.counting import Clock, Written, count
 from mitigation.services.evidence import Evidence, advance
+from mitigation.services.filter_enforcement import StandingFilters
 from mitigation.services.projection import Projection, Projector, Wanted
 
 LEASE = timedelta(seconds=30)
@@ -41,10 +42,12 @@ class Standing:
         self.installed: dict[str, datetime] = {}
         self.is_known = False
         self.written: Written = {}  # counters as the rows have them
+        self.filters = StandingFilters()
 
     def forget(self) -> None:
         """Somebody else may have been at work."""
         self.is_known = False
+        self.filters.forget()
         self.written.clear()
 
 
@@ -78,6 +81,8 @@ def reconcile(
     projection = _project(standing.projector, now=clock(), most_rules=most_rules)
     moved, changed = standing.projector.take_changes()
     is_known, standing.is_known = standing.is_known and point.enforces, False
+    # First, so that what a filter accepts is let through before anything new is dropped.
+    unfiltered = filter_enforcement.reconcile(point, driver, standing.filters, clock=clock, full=full or thorough)
     if is_known and not full and not thorough and len(moved) <= FEW:
         followed = _follow(point, driver, standing, projection, moved, changed, holder=holder, clock=clock)
     else:
@@ -85,7 +90,8 @@ def reconcile(
     if not followed:
         _look_at_all(point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough)
     # Last: an end in the middle of the batches leaves the point dirty, and the next look goes on where it ended.
-    done = {"reconciled": seen} if standing.is_known or not point.enforces else {}
+    is_done = (standing.is_known or not point.enforces) and not unfiltered
+    done = {"reconciled": seen} if is_done else {}
     EnforcementPoint.objects.filter(pk=point_id).update(reconciled_at=clock(), **done)
     return True
 

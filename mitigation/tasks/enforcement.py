@@ -19,7 +19,7 @@ from mitigation.drivers.registry import get_driver
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint
 from mitigation.pki.home import Home
-from mitigation.services import enforcement, holds
+from mitigation.services import enforcement, filter_enforcement, holds
 from mitigation.tasks import holder
 
 FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty
@@ -31,7 +31,11 @@ REST = 1.0
 log = logging.getLogger(__name__)
 
 _SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
-    "nftables": lambda: {"table": settings.DOTS_NFT_TABLE, "runtime_dir": settings.DOTS_LOCKS},
+    "nftables": lambda: {
+        "table": settings.DOTS_NFT_TABLE,
+        "mark": settings.DOTS_NFT_MARK,
+        "runtime_dir": settings.DOTS_LOCKS,
+    },
 }
 
 _working = threading.Lock()  # the task and the worker's own look share one driver
@@ -69,6 +73,8 @@ def look(name: str) -> None:
 def _is_due(point: EnforcementPoint) -> bool:
     since = time.monotonic() - _last_full.get(point.pk, 0.0)
     if since > FULL_LOOK or (point.enforces and point.health == EnforcementPoint.Health.DOWN):
+        return True
+    if point.pk in _standing and _standing[point.pk].filters.is_due(_now()):
         return True
     return since > REST * _last_took.get(point.pk, 0.0) and not _driver(point).is_as_read()
 
@@ -116,6 +122,7 @@ def _count(point: EnforcementPoint) -> None:
     began = time.monotonic()
     try:
         enforcement.count(point.pk, _driver(point), clock=_now, written=_standing[point.pk].written)
+        filter_enforcement.count(point.pk, _driver(point), _standing[point.pk].filters, clock=_now)
     except DriverError as error:
         log.warning("point %s: counters cannot be read: %s", point.name, error)
         _last_full[point.pk] = 0.0  # look closely, soon
