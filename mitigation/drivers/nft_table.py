@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter as Counts
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -80,10 +80,13 @@ class NftTable:
     def counted(self, place: Place) -> list[Counted]:
         return read_counted(place, self.netlink.elements(self.ruleset.table, self.ruleset.named("count", place)))
 
-    def inventory(self, places: Iterable[Place]) -> Inventory:
-        places = list(places)
-        scoped = {place: self.scoped(place) for place in places}
-        return Inventory(scoped, {place: self.counted(place) for place in places})
+    def inventory(self, places: Iterable[Place], between: Callable[[], None] | None = None) -> Inventory:
+        scoped, counted = {}, {}
+        for place in places:
+            if between is not None:
+                between()
+            scoped[place], counted[place] = self.scoped(place), self.counted(place)
+        return Inventory(scoped, counted)
 
     def inventory_of(self, keys: Iterable[str]) -> Inventory:
         """Only what stands where the elements of these rules belong."""

@@ -123,11 +123,13 @@ class NftablesDriver(Driver):
     def installed(self) -> dict[str, Installed]:
         """Empty when the constant part is missing, damaged or of another version: then nothing is sure to work."""
         self._own()
-        self._read_at = (self._netlink.generation(), self._nft.changes)
+        read_at = (self._netlink.generation(), self._nft.changes)
         structure = self._table.structure()
         if not structure.is_whole(self._ruleset):
+            self._read_at = read_at
             return {}
-        inventory = self._table.inventory(self._ruleset.places)
+        inventory = self._table.inventory(self._ruleset.places, self.give_way)
+        self._read_at = read_at  # not before everything was read
         self._table.torn = torn_keys(inventory)
         return _in_force(structure, inventory)
 
@@ -136,7 +138,8 @@ class NftablesDriver(Driver):
         structure = self._table.structure()
         if not structure.is_whole(self._ruleset):
             return None
-        found = _in_force(structure, self._table.inventory_of(keys))
+        in_force = _in_force(structure, self._table.inventory_of(keys))
+        found = {key: one for key, one in in_force.items() if key in keys}  # a wider box may hold the same addresses
         return found if self._netlink.generation() is not None and self.is_as_read() else None
 
     def is_as_read(self) -> bool:
@@ -150,7 +153,11 @@ class NftablesDriver(Driver):
 
     def counters(self) -> list[Counter]:
         self._own()
-        counters = [counter for place in self._ruleset.places for counter in as_counters(self._table.counted(place))]
+        counters: list[Counter] = []
+        for place in self._ruleset.places:
+            if self.give_way is not None:
+                self.give_way()
+            counters += as_counters(self._table.counted(place))
         return self._summed_with_parting(counters)
 
     def parting_counters(self) -> list[Counter]:

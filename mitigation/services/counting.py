@@ -73,25 +73,48 @@ def count(
     What a rule counted and what its mitigations have of it are written together, some hundred rules at a time. Rule
     rows are the enforcer's alone, so what was read of them before the transaction still holds in it. `only_parting`
     asks for nothing but the last totals of what was taken away. `written` is what earlier calls remember of rows.
+    Where the driver gives way, and what it calls raises GaveWay, the rest is left for the next call.
     """
-    readings: dict[str, list[Counter]] = {}
-    for reading in driver.parting_counters() if only_parting else driver.counters():
-        readings.setdefault(reading.key, []).append(reading)
-    if not readings:
-        return
-    now = clock()
     written = written if written is not None else {}
-    moved = _moved(point_id, readings, written)
-    samples = _latest_samples(now) if moved else {}
-    in_batches(moved, RULES_AT_ONCE, lambda some, unit: _write(some, samples, unit), now=now)
-    written |= {one.rule.key: (one.rule.epoch, one.rule.raw_packets) for one in moved}
+    _add(point_id, driver.parting_counters(), written, clock())  # they come once only, so nothing ends this
     if only_parting:
         return
+    readings = _add(point_id, driver.counters(), written, clock(), give_way=driver.give_way)
     for key in written.keys() - readings.keys():
         del written[key]
+
+
+def _add(
+    point_id: int,
+    counters: Iterable[Counter],
+    written: Written,
+    now: datetime,
+    *,
+    give_way: Callable[[], None] | None = None,
+) -> Readings:
+    readings: dict[str, list[Counter]] = {}
+    for reading in counters:
+        readings.setdefault(reading.key, []).append(reading)
+    if not readings:
+        return readings
+    moved = _moved(point_id, readings, written)
+    samples = _latest_samples(now) if moved else {}
+
+    def write(some: Sequence[_Moved], unit: Unit) -> None:
+        if give_way is not None:
+            give_way()
+        _write(some, samples, unit)
+
+    try:
+        in_batches(moved, RULES_AT_ONCE, write, now=now)
+    except BaseException:
+        written.clear()  # how far that went, the rows will tell
+        raise
+    written |= {one.rule.key: (one.rule.epoch, one.rule.raw_packets) for one in moved}
     owners = {owner for one in moved for owner in one.owners}
     quiet = sorted(_quiet(point_id, readings, now) - owners)
     in_batches(quiet, QUIET_AT_ONCE, lambda some, unit: _add_up(dict.fromkeys(some, _Seen()), {}, unit), now=now)
+    return readings
 
 
 # -- before anything is locked ----------------------------------------------------------------------------------------
