@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('mitigation', '0013_policy'),
+        ('mitigation', '0015_data_channel'),
     ]
 
     operations = [
