@@ -6,6 +6,7 @@ misspelt limit that silently does nothing is found at three in the morning.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -311,3 +312,32 @@ def read_parameters(playbook: str, given: Mapping[str, Any]) -> dict[str, Any]:
         mark, mask = values["redirect_mark"], values["redirect_mask"]
         raise BadParameter(f"redirect_mark {mark:#x} has bits outside redirect_mask {mask:#x}")
     return values
+
+
+def parse_parameter(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE` as an operator types it: the name, and a plain JSON value that is not checked yet.
+
+    `0x10` is a number and `53,123` a list; `default` is None, which takes a value back. Raises BadParameter.
+    """
+    name, equals, words = text.partition("=")
+    if name and words == "default":
+        return name, None  # also of one that is not known any more
+    parameter = next((one for some in PARAMETERS.values() for one in some if one.name == name), None)
+    if not equals or parameter is None:
+        known = ", ".join(sorted({one.name for some in PARAMETERS.values() for one in some}))
+        raise BadParameter(f"{text[:60]}: write NAME=VALUE with a NAME of {known}")
+    if isinstance(parameter.default, tuple) and not words.startswith("["):
+        return name, [_plain(word.strip()) for word in words.split(",") if word.strip()]
+    return name, _plain(words)
+
+
+def _plain(word: str) -> Any:
+    """A JSON value, a number with its base before it, or the word itself."""
+    try:
+        return json.loads(word)
+    except ValueError:
+        pass
+    try:
+        return int(word, 0)
+    except ValueError:
+        return word
