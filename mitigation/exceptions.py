@@ -81,6 +81,19 @@ class Unavailable(DotsError):
         self.retry_after = retry_after
 
 
+class Redirected(DotsError):
+    """Another server of ours takes this client's requests from now on (RFC 9132, section 4.6: 5.03 with its name).
+
+    `addresses` as text, may be empty; `ttl` in seconds.
+    """
+
+    def __init__(self, alt_server: str, *, addresses: tuple[str, ...], ttl: int) -> None:
+        super().__init__(f"go to {alt_server}")
+        self.alt_server = alt_server
+        self.addresses = addresses
+        self.ttl = ttl
+
+
 class FilterNotApplied(DotsError):
     """Filters that a request wants switched cannot be switched now (RFC 9133, section 3.2.1: 5.03 with the list)."""
 

@@ -135,8 +135,8 @@ class Driver(ABC):
         """Totals of all rules there are, and the last totals of those taken away since the previous call."""
 
     def parting_counters(self) -> list[Counter]:
-        """The last totals only, which `counters` then does not tell again; here all there are."""
-        return self.counters()
+        """Of these the last totals only, at once after a removal; `counters` does not tell them again."""
+        return []
 
     @abstractmethod
     def resync(self, desired: Sequence[Desired]) -> None:

@@ -7,6 +7,7 @@ from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
 from mitigation.models.filters import Acl
 from mitigation.models.holds import Hold
 from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName, Transition
+from mitigation.models.redirections import Redirection
 from mitigation.models.sessions import Session
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "EquivalentCdid",
     "Hold",
     "Mitigation",
+    "Redirection",
     "Rule",
     "RuleOwner",
     "Sample",

@@ -18,8 +18,10 @@ class Alias(models.Model):
     cuid = models.CharField(max_length=250)
     name = models.CharField(max_length=255)
     target = models.JSONField()  # RFC names as keys, as in Mitigation.scope
+    tree = models.JSONField(default=dict, blank=True)  # as a GET returns it
     created_at = models.DateTimeField()
     changed_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)  # RFC 8783, section 6.1; null: never
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["client", "cdid", "cuid", "name"], name="alias_name")]

@@ -24,6 +24,7 @@ class Change(models.Model):
         CLIENT = "client"
         SESSION = "session"
         POINT = "point"
+        REDIRECTION = "redirection"
 
     number = models.BigIntegerField(primary_key=True)
     topic = models.CharField(max_length=16, choices=Topic.choices)

@@ -104,6 +104,8 @@ class Cuid(models.Model):
     cdid = models.CharField(max_length=250, blank=True)
     cuid = models.CharField(max_length=250)
     since = models.DateTimeField()
+    registered_at = models.DateTimeField(null=True, blank=True)  # on the data channel (RFC 8783, section 5.1)
+    changed_at = models.DateTimeField(null=True, blank=True)  # aliases, filters and their order
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["cuid", "cdid"], name="cuid_owner")]

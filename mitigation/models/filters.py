@@ -8,13 +8,16 @@ from django.db import models
 from django.db.models import Q
 
 from mitigation.models.domains import Client
+from mitigation.models.mitigations import Mitigation
 from mitigation.protocol.filters import ActivationType
 
 
 class AclQuerySet(models.QuerySet["Acl"]):
     def current(self, now: datetime) -> AclQuerySet:
-        """Those whose lifetime has not run out."""
-        return self.filter(expires_at__gt=now)
+        """Those whose lifetime has not run out; while a mitigation of the client runs none goes."""
+        same = {name: models.OuterRef(name) for name in ("client", "cdid", "cuid")}
+        attacked = Mitigation.objects.enforced().filter(**same)
+        return self.filter(Q(expires_at__gt=now) | models.Exists(attacked))
 
 
 class Acl(models.Model):
@@ -24,15 +27,21 @@ class Acl(models.Model):
     cdid = models.CharField(max_length=250, blank=True)
     cuid = models.CharField(max_length=250)
     name = models.CharField(max_length=255)
+    position = models.PositiveIntegerField(default=0)  # among those of its client and cuid, lowest first; gaps are fine
+    acl_type = models.CharField(max_length=64, blank=True)  # bare name of the identity, as it was given
     activation_type = models.PositiveSmallIntegerField(choices=[(int(one), one.name) for one in ActivationType])
-    aces = models.JSONField(default=list, blank=True)  # RFC names as keys, in order
+    activation_is_set = models.BooleanField(default=True)  # False: the default stands, and is shown as one
+    aces = models.JSONField(default=list, blank=True)  # RFC names as keys, in order, in canonical form
+    ace_count = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField()
+    changed_at = models.DateTimeField(null=True, blank=True)  # another activation type included, a refresh not
     refreshed_at = models.DateTimeField()
     expires_at = models.DateTimeField()  # RFC 8783, section 7.2: a filter that nobody refreshes goes
 
     objects = AclQuerySet.as_manager()
 
     class Meta:
+        ordering = ["position", "pk"]
         constraints = [
             models.UniqueConstraint(fields=["client", "cdid", "cuid", "name"], name="acl_name"),
             models.CheckConstraint(condition=Q(activation_type__in=[1, 2, 3]), name="acl_activation_type"),

@@ -233,6 +233,14 @@ def encode_failed_acls(mid: int, acls: Iterable[AclControl]) -> bytes:
     return bodies.encode({"mitigation-scope": {"scope": [entry]}})
 
 
+def encode_redirection(alt_server: str, addresses: Iterable[str]) -> bytes:
+    """The body of 5.03 that names another server (section 4.6, Figure 25)."""
+    values: dict[str, Any] = {"alt-server": alt_server}
+    if records := list(addresses):
+        values["alt-server-record"] = records
+    return bodies.encode({"redirected-signal": values})
+
+
 def encode_reports(reports: Iterable[MitigationReport], content: Content = Content.ALL) -> bytes:
     """The body of 2.05 and of notifications (section 4.4.2, Figure 14). mid and lifetime are in every part."""
     return bodies.encode({"mitigation-scope": {"scope": [_report_values(report, content) for report in reports]}})

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import aiocoap
 from aiocoap import Code, Message
@@ -28,13 +29,14 @@ from mitigation.runtime.hints import Hints
 from mitigation.runtime.session_rows import SessionRows
 from mitigation.runtime.threads import writing
 from mitigation.runtime.writer import Writer
-from mitigation.services import mitigations
-from mitigation.signal_channel import reports
+from mitigation.services import mitigations, redirections
+from mitigation.signal_channel import errors, reports
 from mitigation.signal_channel.book import Book, Identity
 from mitigation.signal_channel.dispatcher import Dispatcher
 from mitigation.signal_channel.limits import Limits
 from mitigation.signal_channel.observers import Observers
 from mitigation.signal_channel.presence import Presence
+from mitigation.signal_channel.redirections import Redirections
 from mitigation.signal_channel.resources.heartbeat import Heartbeat
 from mitigation.signal_channel.resources.mitigate import Mitigate
 from mitigation.signal_channel.statuses import Statuses
@@ -53,6 +55,7 @@ class SignalWorker:
     def __init__(self) -> None:
         self._book = Book()
         self._observers = Observers(settings.DOTS_NOTIFICATION_PERIOD)
+        self._redirections = Redirections(database_sync_to_async(redirections.busy_domains))
         self._statuses = Statuses(database_sync_to_async(reports.live))
         self._writer = Writer()
         self._cursor = Cursor(self._heard)
@@ -66,6 +69,7 @@ class SignalWorker:
     async def run(self, stop: asyncio.Event) -> None:
         await self._cursor.start()
         await database_sync_to_async(self._book.load)()
+        await database_sync_to_async(self._redirections.load)()
         for client_id in await self._rows.start():
             self._presence.expect(client_id, now=time.monotonic())
         self._writer.start()
@@ -98,7 +102,9 @@ class SignalWorker:
 
     def _site(self) -> Dispatcher:
         self._mitigate = Mitigate(self._writer, self._observers, self._statuses, clock.now)
-        return Dispatcher({"mitigate": self._mitigate, "hb": Heartbeat()}, self._identify, self._limits)
+        return Dispatcher(
+            {"mitigate": self._mitigate, "hb": Heartbeat()}, self._identify, self._limits, self._redirections
+        )
 
     def _say_sizes(self) -> None:
         """On SIGUSR1: how much is remembered, for whoever wonders where memory goes."""
@@ -139,6 +145,7 @@ class SignalWorker:
     def _closed(self, remote: Remote, reason: CloseReason) -> None:
         log.info("session %d closed: %s", remote.session_id, reason.value)
         self._limits.closed(remote)
+        self._redirections.closed(remote.session_id)
         self._rows.closed(remote, "lost" if reason is CloseReason.TIMED_OUT else reason.value)
         client_id = self._client_of.pop(remote.session_id, None)
         if client_id is not None:
@@ -154,6 +161,11 @@ class SignalWorker:
             await database_sync_to_async(self._book.refresh)(changes)
             self._cut_revoked()
         ids = {object_id for topic, object_id in changes if topic == Change.Topic.MITIGATION}
+        redirected = any(topic == Change.Topic.REDIRECTION for topic, _ in changes)
+        if redirected:
+            await database_sync_to_async(self._redirections.load)()
+        if redirected or (ids and self._redirections):  # the end of an attack lets its clients be sent away
+            await self._send_away()
         if ids and (len(self._statuses) or len(self._observers)):
             await self._tell(await database_sync_to_async(_keys_of)(ids))
 
@@ -166,6 +178,18 @@ class SignalWorker:
             await self._statuses.renew(watched, database_sync_to_async(reports.live_by_key))
         for key in changed:
             self._observers.wake(*key)
+
+    async def _send_away(self) -> None:
+        """Tell observers that another server takes over; whoever observes nothing hears it with the next answer."""
+        assert self._listeners is not None
+        identities = {
+            remote.session_id: self._book.find(remote.identity.sha256, now=clock.now())
+            for remote in self._listeners.sessions()
+        }
+        known = ((session_id, one) for session_id, one in identities.items() if one is not None)
+        due = await self._redirections.due(known)
+        for session_id in self._observers.dismiss({pk: partial(errors.answer, why) for pk, why in due.items()}):
+            self._redirections.sent_away(session_id)
 
     def _cut_revoked(self) -> None:
         assert self._listeners is not None
@@ -189,6 +213,7 @@ class SignalWorker:
                     self._presence.heard(client_id, at=remote.last_heard)
             loss = self._presence.lost(now=time.monotonic())
             self._cut_silent()
+            self._cut_sent_away()
             if loss.is_mass:
                 log.error("%d clients fell silent at once: nothing is started; is it our own line?", len(loss.clients))
                 continue
@@ -213,6 +238,12 @@ class SignalWorker:
         limit = time.monotonic() - settings.DOTS_SESSION_LOSS_AFTER
         self._listeners.cut_where(lambda remote: remote.last_heard < limit, CloseReason.TIMED_OUT)
 
+    def _cut_sent_away(self) -> None:
+        """Sessions of clients that another server serves now (RFC 8811, section 3.2.2)."""
+        assert self._listeners is not None
+        if self._redirections:
+            self._listeners.cut_where(lambda remote: self._redirections.is_over(remote.session_id), CloseReason.CUT)
+
     # -- heartbeats (RFC 9132, section 4.7)
 
     async def _heartbeats(self) -> None:
@@ -220,7 +251,8 @@ class SignalWorker:
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL)
             for remote in list(self._listeners.sessions()):
-                self._beat(remote)
+                if not self._redirections.is_told(remote.session_id):
+                    self._beat(remote)
                 await asyncio.sleep(0)
             await self._rows.note_heard(self._listeners.sessions())
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Acl, Mitigation
+from mitigation.protocol.acls import IDENTITIES
 from mitigation.protocol.filters import ActivationType
 from mitigation.protocol.scope import Network, overlaps_any
 from mitigation.services import locks
@@ -78,7 +79,7 @@ def _judge_all_of(row: Acl, unit: Unit) -> None:
 def _accepts(aces: Iterable[Mapping[str, Any]], attackers: list[Network]) -> bool:
     """Whether an entry that accepts names a source that holds one of those, or lies inside one."""
     for ace in aces:
-        if ace.get("actions", {}).get("forwarding") != "accept":
+        if ace.get("actions", {}).get("forwarding", "").removeprefix(f"{IDENTITIES}:") != "accept":
             continue
         for family, leaf in _SOURCES:
             text = ace.get("matches", {}).get(family, {}).get(leaf)

@@ -76,8 +76,9 @@ def activate(asker: Asker, name: str, activation_type: ActivationType, *, now: d
 
 def _switch(row: Acl, activation_type: ActivationType, unit: Unit, *, door: str) -> None:
     before, row.activation_type = row.activation_type, activation_type
+    row.activation_is_set, row.changed_at = True, unit.now
     row.refreshed_at, row.expires_at = unit.now, unit.now + LIFETIME
-    row.save(update_fields=["activation_type", "refreshed_at", "expires_at"])
+    row.save(update_fields=["activation_type", "activation_is_set", "changed_at", "refreshed_at", "expires_at"])
     unit.rules_are_stale()
     accept_lists.judge_at_end(row, unit)
     unit.audit(

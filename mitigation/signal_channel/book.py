@@ -17,6 +17,7 @@ class Identity:
 
     credential_id: int
     client_id: int
+    domain_id: int
     client_name: str
     domain_name: str
     not_before: datetime
@@ -74,6 +75,7 @@ class Book:
                 self._usable[row.fingerprint] = Identity(
                     credential_id=row.pk,
                     client_id=row.client_id,
+                    domain_id=row.client.domain_id,
                     client_name=row.client.name,
                     domain_name=row.client.domain.name,
                     not_before=row.not_before,

@@ -20,6 +20,7 @@ from mitigation.protocol.constants import WELL_KNOWN
 from mitigation.signal_channel import errors, options
 from mitigation.signal_channel.book import Identity
 from mitigation.signal_channel.limits import Limits
+from mitigation.signal_channel.redirections import Redirections
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,17 @@ class Resource(Protocol):
 class Dispatcher:
     """What an aiocoap context calls its site."""
 
-    def __init__(self, resources: Mapping[str, Resource], identify: Identify, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        resources: Mapping[str, Resource],
+        identify: Identify,
+        limits: Limits | None = None,
+        redirections: Redirections | None = None,
+    ) -> None:
         self._resources = resources
         self._identify = identify
         self._limits = limits
+        self._redirections = redirections
 
     async def render_to_pipe(self, pipe: Pipe) -> None:
         request = pipe.request
@@ -76,6 +84,8 @@ class Dispatcher:
         identity = self._identify(request)
         if resource.needs_identity and identity is None:
             raise Unauthorized("this credential is not registered for the service, or has been revoked")
+        if self._redirections and identity is not None:
+            await self._redirections.check(request, identity)
         return await resource.render(request, identity, pipe)
 
 

@@ -24,12 +24,13 @@ CODES: dict[type[exceptions.DotsError], Code] = {
     exceptions.UnsupportedContentFormat: Code.UNSUPPORTED_CONTENT_FORMAT,
     exceptions.Unavailable: Code.SERVICE_UNAVAILABLE,
     exceptions.FilterNotApplied: Code.SERVICE_UNAVAILABLE,
+    exceptions.Redirected: Code.SERVICE_UNAVAILABLE,
     exceptions.ProxyingNotSupported: Code.PROXYING_NOT_SUPPORTED,
 }
 
 
 def answer(refusal: exceptions.DotsError) -> Message:
-    """The code with its sentence as diagnostic payload; 4.09 and refused filters have a DOTS body instead."""
+    """The code with its sentence as diagnostic payload; 4.09, refused filters and redirections have a DOTS body."""
     if isinstance(refusal, exceptions.ScopeConflict):
         return Message(
             code=Code.CONFLICT, payload=messages.encode_conflict(refusal.conflict), content_format=CONTENT_FORMAT
@@ -39,6 +40,9 @@ def answer(refusal: exceptions.DotsError) -> Message:
         return Message(
             code=CODES[type(refusal)], payload=payload, content_format=CONTENT_FORMAT, max_age=refusal.retry_after
         )
+    if isinstance(refusal, exceptions.Redirected):
+        payload = messages.encode_redirection(refusal.alt_server, refusal.addresses)
+        return Message(code=CODES[type(refusal)], payload=payload, content_format=CONTENT_FORMAT, max_age=refusal.ttl)
     message = Message(code=CODES[type(refusal)], payload=str(refusal).encode())
     if isinstance(refusal, exceptions.TooLarge):
         message.opt.size1 = MAXIMUM_OCTETS

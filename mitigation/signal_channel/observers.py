@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from aiocoap import Code, Message
@@ -68,6 +68,18 @@ class Observers:
             for observation in self._by_key.get(key, ()):
                 observation.changed.set()
 
+    def dismiss(self, say: Mapping[int, Callable[[], Message]]) -> set[int]:
+        """By session: what its observers are told last, without Observe. Returns the sessions that have observers."""
+        found = set()
+        for watching in self._by_key.values():
+            for observation in watching:
+                last = say.get(observation.session_id)
+                if last is not None:
+                    observation.last_word = last
+                    observation.changed.set()
+                    found.add(observation.session_id)
+        return found
+
     async def serve(self, key: Key, pipe: Pipe, first: Message, read: Read, told: Told = lambda *_: None) -> None:
         """Answer the registration and stay until the peer loses interest or nothing more will come.
 
@@ -106,6 +118,7 @@ class Observation:
         self._period = period
         self.session_id: int = pipe.request.remote.session_id
         self.changed = asyncio.Event()
+        self.last_word: Callable[[], Message] | None = None
         # Seconds of the monotonic clock fit RFC 7641's rule (under 2^23 in 256 s) and grow over re-registrations.
         self._number = int(time.monotonic()) & 0xFFFFFF
 
@@ -121,6 +134,9 @@ class Observation:
             except TimeoutError:
                 periodic = True
             self.changed.clear()
+            if self.last_word is not None:
+                self._send(self.last_word(), is_last=True)
+                return
             state = await self._read()
             if state.is_final:
                 self._finish(state)

@@ -34,7 +34,7 @@ Tell = Callable[[str], None]
 
 RATE, BURST = 5, 100  # requests a second, and at once: of each client here
 SECONDS = 2.5
-HELLOS = int(os.environ.get("FLOOD_HELLOS", "8000"))  # a second; the promise is 30,000
+HELLOS = 30_000  # a second
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_hellos_from_everywhere_leave_nothing_and_cost_little(limited: Product, 
     sent = flood.result(flooding)
 
     after = remembered(limited)
-    assert sent["sent"] - sent["unsent"] > 0.8 * HELLOS * SECONDS
+    assert sent["sent"] - sent["unsent"] > 0.5 * HELLOS * SECONDS
     assert after["DTLS handshakes"] == 0
     assert after["DTLS sessions"] == before["DTLS sessions"]
     assert after["tasks"] <= before["tasks"] + 2

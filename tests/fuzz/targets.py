@@ -233,7 +233,7 @@ class _Door:
         async def nothing(key: object) -> list[Any]:
             return []
 
-        somebody = Identity(1, 1, "alice", "a.example", NOW, NOW + timedelta(days=1))
+        somebody = Identity(1, 1, 1, "alice", "a.example", NOW, NOW + timedelta(days=1))
         self.remote = _Remote()
         self._mitigate = Mitigate(Writer(), Observers(), Statuses(nothing), lambda: NOW)
         self._dispatcher = Dispatcher({"mitigate": self._mitigate, "hb": Heartbeat()}, lambda _: somebody)

@@ -25,7 +25,7 @@ from aiocoap.optiontypes import OpaqueOption
 from aiocoap.pipe import Pipe
 
 from mitigation.client.identity import Files as ClientFiles
-from mitigation.tls import Remote, connect
+from mitigation.tls import CloseReason, Remote, connect
 from mitigation.tls.client import Transport
 from tests.harness.product import Files
 from tests.harness.waiting import until
@@ -141,6 +141,7 @@ class Peer:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.answers = _Answers()
+        self.closed: CloseReason | None = None
         self._context = self._wait(self._make_context())
         self.remote: Remote = self._wait(self._connect())
         self._watching: list[Any] = []
@@ -244,7 +245,11 @@ class Peer:
             credentials=ClientFiles(self.files.ca, self.files.cert, self.files.key).credentials(),
             server_name="localhost",
             timeout=PATIENCE,
+            closed=self._note_end,
         )
+
+    def _note_end(self, remote: Remote, reason: CloseReason) -> None:
+        self.closed = reason
 
     async def _ask(self, message: Message) -> Reply:
         request = self._context.request(message, handle_blockwise=False)

@@ -34,7 +34,7 @@ def identity(transactional_db: None) -> Identity:
         client=alice, fingerprint="f" * 64, serial="1", subject="", certificate="", issued_at=NOW, not_before=NOW,
         not_after=until,
     )  # fmt: skip
-    return Identity(credential.pk, alice.pk, "alice", "a.example", NOW, until)
+    return Identity(credential.pk, alice.pk, alice.domain_id, "alice", "a.example", NOW, until)
 
 
 async def noted(rows: SessionRows, wanted: int) -> list[Session]:
@@ -69,7 +69,9 @@ async def test_a_client_that_is_gone_does_not_keep_others_from_being_noted(
     identity: Identity, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = SessionRows()
-    gone = Identity(identity.credential_id, identity.client_id + 1000, "gone", "a.example", NOW, NOW)
+    gone = Identity(
+        identity.credential_id, identity.client_id + 1000, identity.domain_id, "gone", "a.example", NOW, NOW
+    )
     rows.opened(remote(1), gone)
     rows.opened(remote(2), identity)
     rows.closed(remote(2), "closed by the peer")

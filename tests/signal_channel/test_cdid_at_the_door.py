@@ -19,7 +19,7 @@ from mitigation.signal_channel.resources.mitigate import Mitigate
 from mitigation.signal_channel.statuses import Key, Statuses
 
 NOW = datetime.now(UTC)
-DIRECT = Identity(1, 5, "alice", "a.example", NOW, NOW + timedelta(days=1))
+DIRECT = Identity(1, 5, 1, "alice", "a.example", NOW, NOW + timedelta(days=1))
 GATEWAY = replace(DIRECT, is_gateway=True)
 BODY = cbor2.dumps({1: {2: [{6: ["198.51.100.7/32"], 14: 3600}]}})
 

@@ -21,7 +21,7 @@ from mitigation.signal_channel.book import Identity
 from mitigation.signal_channel.dispatcher import Dispatcher
 from mitigation.signal_channel.resources.heartbeat import Heartbeat
 
-SOMEBODY = Identity(1, 1, "alice", "a.example", datetime.now(UTC), datetime.now(UTC) + timedelta(days=1))
+SOMEBODY = Identity(1, 1, 1, "alice", "a.example", datetime.now(UTC), datetime.now(UTC) + timedelta(days=1))
 
 
 class Raises:

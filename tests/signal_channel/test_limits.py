@@ -142,7 +142,7 @@ def test_a_session_that_is_gone_costs_nothing_and_idle_accounts_are_forgotten(
     assert limits.hears(empty)
 
 
-SOMEBODY = Identity(1, 1, "alice", "a.example", datetime.now(UTC), datetime.now(UTC) + timedelta(days=1))
+SOMEBODY = Identity(1, 1, 1, "alice", "a.example", datetime.now(UTC), datetime.now(UTC) + timedelta(days=1))
 
 
 class NeverReached:
