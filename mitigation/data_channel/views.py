@@ -73,6 +73,10 @@ class RestconfView(APIView):
     permission_classes = [IsAuthenticated]
     throttle_classes = [PerClient]
 
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        return {"Cache-Control": NO_CACHE}
+
     def handle_exception(self, exc: Exception) -> Response:
         if getattr(exc, "status_code", None) == 401:
             exc.auth_header = self.get_authenticate_header(self.request)  # type: ignore[attr-defined]
@@ -84,11 +88,6 @@ class RestconfView(APIView):
             self.request.accepted_renderer = YangJSONRenderer()
             self.request.accepted_media_type = MEDIA_TYPE
         return found
-
-    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
-        response = super().finalize_response(request, response, *args, **kwargs)
-        response.headers["Cache-Control"] = NO_CACHE
-        return response
 
     def _query(self, request: Request) -> Query:
         return queries.parse(request.META.get("QUERY_STRING", ""), request.method or "")
@@ -225,6 +224,8 @@ class Data(RestconfView):
         look: Callable[[Store], object] = lambda _: None,
     ) -> Store:
         def check(before: Store) -> None:
+            # What is not there for this client is 404, whatever tags it names.
+            find(before.tree, place[1:-1] if request.method == "PUT" else place[1:])
             tags = self._tags(before, place) if exists(before.tree, place[1:]) else None
             there = tags if tags is not None and (len(place) == 1 or is_set(before.tree, place[1:])) else None
             preconditions.check_write(request.headers, there and there[0], there and there[1])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from data_trees import MODULE, alias, acl
 from conftest import Connect
+from data_trees import MODULE, acl, alias
 
 from tests.harness.product import Cast
 from tests.harness.rest import DOTS_DATA, Rest
