@@ -23,7 +23,7 @@ from mitigation.drivers.nft_readback import Counted, Scoped, Structure, read_cou
 from mitigation.drivers.nft_ruleset import Part, Place, Ruleset, parts, version_of
 from mitigation.exceptions import DriverError
 from mitigation.rules.boxes import Box
-from mitigation.rules.canonical import parse_key
+from mitigation.rules.canonical import Kind, parse_key
 from mitigation.rules.decomposition import decompose
 
 log = logging.getLogger(__name__)
@@ -142,14 +142,14 @@ class NftTable:
         if not versions:
             return
         structure = self.structure()
-        chains, maps, sets = (
+        chains, maps, sets, limits = (
             {name for name in names if version_of(name) in versions}
-            for names in (structure.chains, structure.maps, structure.sets)
+            for names in (structure.chains, structure.maps, structure.sets, structure.limits)
         )
         for name in sets:
             if name.startswith("count_"):
                 self._note(read_counted(self.nft.elements(self.ruleset.table, "set", name)))
-        self.nft.change(self.ruleset.drop(chains, maps, sets))
+        self.nft.change(self.ruleset.drop(chains, maps, sets, limits))
 
     def drop_unused_profiles(self, add: Collection[Desired]) -> None:
         used = {
@@ -158,12 +158,28 @@ class NftTable:
             for part in parts(one.rule.kind, one.rule.box)
         }
         structure = self.structure()
-        chains = {name for name in structure.chains if name.startswith("do_") and name not in used}
+        self._drop_profiles(
+            structure, {name for name in structure.chains if name.startswith("do_") and name not in used}
+        )
+
+    def drop_idle_limits(self) -> None:
+        """Each scope that is held to a rate has a limit of its own: they would grow in number without end."""
+        places = [place for place in self.ruleset.places if place.kind is Kind.RATE_LIMIT]
+        begins = tuple(f"do_{place.name}_" for place in places)
+        structure = self.structure()
+        used = {one.target for place in places for one in self.scoped(place)}
+        self._drop_profiles(
+            structure, {name for name in structure.chains if name.startswith(begins) and name not in used}
+        )
+
+    def _drop_profiles(self, structure: Structure, chains: set[str]) -> None:
         meters = {name for name in structure.sets if name.startswith("meter_") and "do" + name[5:] in chains}
-        if not chains:
+        asked = {name for chain, names in structure.limits_of.items() if chain not in chains for name in names}
+        limits = {name for name in structure.limits if version_of(name) == self.ruleset.version} - asked
+        if not chains and not limits:
             return
         try:
-            self.nft.change(self.ruleset.drop(chains, (), meters))
+            self.nft.change(self.ruleset.drop(chains, (), meters, limits))
         except NftFailed as failure:
             log.info("chains without use stay until the next resync: %s", failure)
 

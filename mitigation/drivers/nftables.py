@@ -15,7 +15,7 @@ from mitigation.drivers.nft_readback import Structure
 from mitigation.drivers.nft_ruleset import Ruleset, parts
 from mitigation.drivers.nft_table import Inventory, NftTable, as_counters, parts_of, torn_keys
 from mitigation.exceptions import DriverError
-from mitigation.rules.canonical import LIMITS, Kind, Rule
+from mitigation.rules.canonical import LIMITS, Kind, Rule, parse_key
 from mitigation.rules.decomposition import overlapping
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,10 @@ class NftablesDriver(Driver):
             return f"no packet of this box can meet a rule of kind {rule.kind.value}"
         if rule.kind in LIMITS and (parameters.rate < 1 or parameters.burst < 1):
             return "a limit needs a rate and a burst of at least 1"
+        if rule.kind is Kind.RATE_LIMIT and min((min(b.rate, b.burst) for b in parameters.buckets), default=0) < 1:
+            return "a limit on a whole scope needs a rate and a burst of at least 1"
+        if rule.kind is Kind.REDIRECT and (not parameters.mark or parameters.mark & ~parameters.mask):
+            return "a redirection needs a mark inside its mask"
         if rule.kind is Kind.AMPLIFICATION and not parameters.source_ports:
             return "a rule for amplification ports needs ports"
         if rule.kind is Kind.BOGONS and {p.version for p in parameters.source_prefixes} != {rule.box.family}:
@@ -153,6 +157,8 @@ class NftablesDriver(Driver):
         if needs_reading or not self._try_unread(wanted.values(), leaving):
             self._table.repair(wanted.values(), set(leaving), everywhere=False)
         self._table.drop_versions(before.versions - {self._ruleset.version})
+        if any(parse_key(key).kind is Kind.RATE_LIMIT for key in leaving):
+            self._table.drop_idle_limits()
 
     def resync(self, desired: Sequence[Desired]) -> None:
         self._own()

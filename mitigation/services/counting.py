@@ -15,6 +15,7 @@ from django.db.models import Q
 from mitigation.drivers.base import Counter, Driver
 from mitigation.models import Mitigation, Rule, RuleOwner, Sample
 from mitigation.protocol.status import Status
+from mitigation.rules.canonical import Kind
 from mitigation.services import bulk, locks
 from mitigation.services.batches import in_batches
 from mitigation.services.evidence import attack_is_over, judge_attack
@@ -47,15 +48,20 @@ class _Seen:
     dropped_octets: int = 0
     passed_packets: int = 0
     passed_octets: int = 0
+    redirected_packets: int = 0
+    redirected_octets: int = 0
 
     @property
     def anything(self) -> bool:
-        return bool(self.dropped_packets or self.passed_packets)
+        return bool(self.dropped_packets or self.passed_packets or self.redirected_packets)
 
     def add(self, moved: _Moved) -> None:
         if moved.rule.drops:
             self.dropped_packets += moved.packets
             self.dropped_octets += moved.octets
+        elif moved.rule.kind == Kind.REDIRECT:
+            self.redirected_packets += moved.packets
+            self.redirected_octets += moved.octets
         else:
             self.passed_packets += moved.packets
             self.passed_octets += moved.octets
@@ -188,19 +194,24 @@ def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], unit: Unit) -
 
 
 _COUNTS = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
+_TOTALS = (*_COUNTS, "redirected_packets", "redirected_octets")
 
 
 def _total(mitigation: Mitigation, seen: _Seen, now: datetime) -> list[str]:
     """Returns the fields to write, none when nothing moved."""
     if not seen.anything and mitigation.dropped_packets is not None:
         return []
-    for name in _COUNTS:
+    for name in _TOTALS:
         setattr(mitigation, name, (getattr(mitigation, name) or 0) + getattr(seen, name))
     mitigation.counted_at = now
     if seen.dropped_packets:
         mitigation.dropped_at = now
-    fields = [*_COUNTS, "counted_at", "dropped_at"]
-    if seen.dropped_packets and mitigation.hitting_at is None and mitigation.installed_at is not None:
+    fields = [*_TOTALS, "counted_at", "dropped_at"]
+    if (
+        (seen.dropped_packets or seen.redirected_packets)
+        and mitigation.hitting_at is None
+        and mitigation.installed_at is not None
+    ):
         mitigation.hitting_at = now
         fields.append("hitting_at")
     return fields

@@ -101,9 +101,9 @@ class Surge:
 def surge(
     mitigations: Iterable[Mitigation], plans: Mapping[int, Plan], *, most_rules: int, now: datetime
 ) -> Surge | None:
-    """Whether the dropping rules of what started within the last minute are more than `most_rules` (0: no limit).
+    """Whether the rules, but those that only count, of what started within the last minute are more than `most_rules`.
 
-    What started in the same moment is held or let through together.
+    0: no limit. What started in the same moment is held or let through together.
     """
     if not most_rules:
         return None
@@ -111,7 +111,7 @@ def surge(
     for mitigation in mitigations:
         start = began(mitigation)
         if now - SPAN < start <= now:
-            count = sum(rule.drops for rule in plans[mitigation.pk].rules)
+            count = sum(rule.touches for rule in plans[mitigation.pk].rules)
             rules_at[start] = rules_at.get(start, 0) + count
     total = 0
     for start in sorted(rules_at):

@@ -13,6 +13,7 @@ from mitigation.protocol import targets
 from mitigation.protocol.scope import Network, Scope, covered_by
 from mitigation.rules.boxes import MAX_BOXES
 from mitigation.rules.canonical import Rule as CanonicalRule
+from mitigation.rules.parameters import BadParameter
 from mitigation.rules.playbooks import Plan, render
 from mitigation.rules.projection import project
 from mitigation.rules.scope import Scope as RuleScope
@@ -78,7 +79,7 @@ def project_mitigations(*, now: datetime, most_rules: int = 0) -> Projection:
     wanted: dict[str, Wanted] = {}
     shown: dict[str, Wanted] = {}
     for one in project({pk: found for pk, found in rules.items() if found}):
-        only_shown = one.rule.drops and one.owners <= in_shadow
+        only_shown = one.rule.touches and one.owners <= in_shadow
         deadline = max(deadlines[owner] for owner in one.owners)
         (shown if only_shown else wanted)[one.rule.key] = Wanted(one.rule, one.owners, deadline)
     starting = [mitigation for mitigation in mitigations if mitigation.pk not in in_shadow]
@@ -117,7 +118,10 @@ class Resolved:
             policies.check(self._domain, self._scope, playbook)
         except OutsidePolicy as error:
             return Plan(refused=str(error))
-        plans = [render(playbook, part, self._domain.playbook_parameters) for part in self._parts()]
+        try:
+            plans = [render(playbook, part, self._domain.playbook_parameters) for part in self._parts()]
+        except BadParameter as error:  # of this domain alone: the others' rules are rendered all the same
+            return Plan(refused=str(error))
         refused = next((plan.refused for plan in plans if plan.refused), None)
         if refused:
             return Plan(refused=refused)
@@ -143,11 +147,13 @@ class Resolved:
         return found
 
     def _parts(self) -> list[RuleScope]:
+        name = self._scope.digest()
         fqdns = (network for name in self._scope.target_fqdn for network in self._addresses.get(name, ()))
         first = RuleScope(
             prefixes=tuple(dict.fromkeys((*self._scope.target_prefix, *fqdns))),
             port_ranges=tuple((ports.lower, ports.upper) for ports in self._scope.target_port_range),
             protocols=self._scope.target_protocol,
+            part_of=name,
         )
         by_service: dict[tuple[int, tuple[int, ...]], dict[Network, None]] = {}
         for location in map(targets.parse_target_uri, self._scope.target_uri):
@@ -155,7 +161,7 @@ class Resolved:
             service = (location.port, location.protocols_over(udp=self._domain.https_over_udp))
             by_service.setdefault(service, {}).update(dict.fromkeys(hosts))
         uris = [
-            RuleScope(prefixes=tuple(networks), port_ranges=((port, port),), protocols=protocols)
+            RuleScope(prefixes=tuple(networks), port_ranges=((port, port),), protocols=protocols, part_of=name)
             for (port, protocols), networks in by_service.items()
         ]
         return [part for part in (first, *uris) if part.prefixes]

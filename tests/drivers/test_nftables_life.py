@@ -63,6 +63,8 @@ def assert_passing(lab, *, destination: str = HOST[4]) -> None:
 
 def test_every_kind_reads_back_as_installed_with_its_deadline(driver):
     rules = list(render("shield", PROTECTED, {}).rules) + discard(scope(AFTER[4], AFTER[6]))
+    rules += [rule for rule in render("ratelimit", PROTECTED, {"limit_octets": 10**6}).rules if rule.drops]
+    rules += render("redirect", PROTECTED, {}).rules
 
     driver.apply(for_a_while(rules, 600), ())
 
