@@ -23,7 +23,7 @@ from mitigation.data_channel.renderers import MEDIA_TYPE, YangJSONRenderer
 from mitigation.data_channel.throttling import PerClient
 from mitigation.models import Client
 from mitigation.protocol.edits import NoSuchNode, Place, exists, find, is_set, path_of
-from mitigation.protocol.nodes import CAPABILITIES, DOTS_CLIENT, DOTS_DATA, Node, Shape, container, leaf
+from mitigation.protocol.nodes import CAPABILITIES, DOTS_CLIENT, DOTS_DATA, Node, Shape, container, inherits, leaf
 from mitigation.services import datastore, filter_checks
 from mitigation.services.datastore import Store, Unregistered
 
@@ -33,8 +33,8 @@ _XRD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n<XRD xmlns="http://docs.oasis-open.org/ns/xri/xrd-1.0">'
     f'<Link rel="restconf" href="{paths.ROOT}"/></XRD>\n'
 )
-_API = container(
-    "restconf", container("data"), container("operations"), leaf("yang-library-version"), module="ietf-restconf"
+_API = inherits(
+    container("restconf", container("data"), container("operations"), leaf("yang-library-version")), "ietf-restconf"
 )
 READ = "OPTIONS, HEAD, GET"
 

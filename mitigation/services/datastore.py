@@ -1,7 +1,7 @@
 """What a client keeps on the data channel, as one tree; changed as a whole or not at all (RFC 8783, RFC 8040).
 
-A change is a function from the tree to a new one. Entries that are no longer the same objects are judged again and begin
-their lifetime anew; what was not touched keeps its rows, its lifetime and its entity-tag.
+A change is a function from the tree to a new one. Entries that are no longer the same objects are judged again and
+begin their lifetime anew; what was not touched keeps its rows, its lifetime and its entity-tag.
 """
 
 from __future__ import annotations

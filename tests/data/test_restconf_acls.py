@@ -252,10 +252,7 @@ FAULTS: dict[str, tuple[Any, str, str | None, str]] = {
 def test_a_bad_filter_is_refused_whole_with_its_tag_and_path(alice: Rest, cast: Cast, what: str, method: str) -> None:
     make, tag, app_tag, path = FAULTS[what]
     tree = {name: value for name, value in make(cast).items() if value is not None or what == "null"}
-    if method == "PUT":
-        answer = alice.put("acls", {ACLS: {"acl": [tree]}})
-    else:
-        answer = alice.post_acl(tree)
+    answer = alice.put("acls", {ACLS: {"acl": [tree]}}) if method == "PUT" else alice.post_acl(tree)
 
     assert answer.fault == (400, tag), answer.content
     if app_tag is not None:
