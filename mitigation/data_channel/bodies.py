@@ -79,7 +79,7 @@ def read(request: Request) -> Any:
         raise errors.BadMessage("the request has no body", tag=INVALID)
     media_type = request.content_type.partition(";")[0].strip().lower()
     if media_type != MEDIA_TYPE:
-        raise errors.BadMessage(f"a body is {MEDIA_TYPE}", tag=INVALID, status=415)
+        raise errors.BadMessage(f"a body is {MEDIA_TYPE}", tag=INVALID, http_status=415)
     try:
         return json.loads(octets.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnicodeDecodeError:

@@ -41,12 +41,12 @@ class PreconditionFailed(DotsError):
 
 
 class BadMessage(DotsError):
-    """A body that is no JSON, or not sent as it must be; `status` 400, 413 or 415 with its tag."""
+    """A body that is no JSON, or not sent as it must be; `http_status` 400 or 415, with its tag."""
 
-    def __init__(self, sentence: str, *, tag: str = "malformed-message", status: int = 400) -> None:
+    def __init__(self, sentence: str, *, tag: str = "malformed-message", http_status: int = 400) -> None:
         super().__init__(sentence)
         self.tag = tag
-        self.status = status
+        self.http_status = http_status
 
 
 def body(tag: str, sentence: str, *, path: str = "", app_tag: str = "", kind: str = "application") -> dict[str, Any]:
@@ -81,7 +81,7 @@ def answer(error: Exception) -> Response | None:
         case PreconditionFailed():
             return _response(412, body("operation-failed", str(error), kind="protocol"))
         case BadMessage():
-            return _response(error.status, body(error.tag, str(error), kind="protocol"))
+            return _response(error.http_status, body(error.tag, str(error), kind="protocol"))
         case RequestDataTooBig():
             return _response(413, body("too-big", "the body is larger than is taken", kind="transport"))
         case Unavailable():
