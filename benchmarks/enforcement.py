@@ -220,8 +220,10 @@ def enforcer_of_its_own(home: Path, namespace: str) -> Iterator[Enforcer]:
 
     from mitigation.drivers.nftables import NftablesDriver
     from mitigation.models import Domain, EnforcementPoint
+    from mitigation.runtime import loops
     from mitigation.services import domains
 
+    loops.tune_garbage_collection()
     call_command("migrate", verbosity=0)
     now = timezone.now()
     domains.add_domain("bench", prefixes=["10.0.0.0/8"], fqdns=[], actor="bench", now=now)

@@ -118,7 +118,7 @@ def _rules(row: MitigationRow, now: datetime) -> str:
         return f"{shadow.SAID.capitalize()}."
     if plan.waiting and not plan.rules:
         return f"Rules follow when its names have addresses: {plan.waiting}."
-    dropping = formats.plural(sum(rule.drops for rule in plan.rules), "rule")
-    return f"{dropping} of the playbook {plan.playbook} " + (
+    touching = formats.plural(sum(rule.touches for rule in plan.rules), "rule")
+    return f"{touching} of the playbook {plan.playbook} " + (
         "are installed within a second." if plan.enforced else "are rendered; in this dry run none is installed."
     )

@@ -11,6 +11,7 @@ from django.db.models import Count, Max, Min, Q, Sum
 
 from mitigation.dashboard.traffic import Reading
 from mitigation.models import EnforcementPoint, Mitigation, Rule, RuleOwner
+from mitigation.rules.canonical import Kind
 
 
 @dataclass(slots=True)
@@ -26,7 +27,7 @@ class PointEvidence:
     wanted: int = 0
     installed: int = 0
     failed: int = 0
-    dropped_packets: int = 0
+    hit_packets: int = 0  # dropped or redirected
     read_at: datetime | None = None
     deadline: datetime | None = None
 
@@ -40,7 +41,7 @@ class PointEvidence:
 
     @property
     def is_hit(self) -> bool:
-        return self.counts and self.dropped_packets > 0
+        return self.counts and self.hit_packets > 0
 
 
 @dataclass(slots=True)
@@ -164,7 +165,7 @@ def _rows(ids: Collection[int]) -> list[dict[str, Any]]:
         .values("mitigation_id", "rule__point_id", *point, "rule__state")
         .annotate(
             number=Count("rule_id"),
-            dropped=Sum("rule__packets", filter=Q(rule__drops=True)),
+            hit=Sum("rule__packets", filter=Q(rule__drops=True) | Q(rule__kind=Kind.REDIRECT.value)),
             read=Max("rule__read_at"),
             deadline=Min("rule__deadline"),
         )
@@ -180,6 +181,6 @@ def _add(point: PointEvidence, row: dict[str, Any]) -> None:
             point.failed += row["number"]
         case _:
             point.wanted += row["number"]
-    point.dropped_packets += row["dropped"] or 0
+    point.hit_packets += row["hit"] or 0
     point.read_at = max(filter(None, (point.read_at, row["read"])), default=None)
     point.deadline = min(filter(None, (point.deadline, row["deadline"])), default=None)

@@ -17,6 +17,8 @@ def words(domain: Domain) -> list[tuple[str, str]]:
     found = [("Approval", _approval(domain)), ("Playbook", _playbook(domain))]
     if domain.shadow:
         found.insert(0, ("Shadow mode", "rules are rendered and shown; nothing that touches traffic is installed"))
+    if domain.playbook_parameters:
+        found.append(("Parameters", _parameters(domain)))
     found += [
         ("Longest lifetime", _lifetime(domain)),
         ("At most", _quota(domain)),
@@ -38,6 +40,19 @@ def _playbook(domain: Domain) -> str:
     if not domain.allowed_playbooks:
         return domain.playbook
     return f"{domain.playbook}; {', '.join(others)} allowed" if others else f"{domain.playbook}, no other"
+
+
+def _parameters(domain: Domain) -> str:
+    """Those that are not at their default."""
+    return "; ".join(f"{name} {_value(value)}" for name, value in sorted(domain.playbook_parameters.items()))
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
 def _lifetime(domain: Domain) -> str:

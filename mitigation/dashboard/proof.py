@@ -112,7 +112,7 @@ def _accepted(mitigation: Mitigation, evidence: Evidence) -> Step:
 def _hitting(mitigation: Mitigation, evidence: Evidence) -> Step:
     if mitigation.hitting_at is not None and mitigation.installed_at is not None:
         of = f"{evidence.hit_at} of {evidence.counting} that count" if evidence.hit_at else ""
-        return Step("Hitting", "hit", of, _after(mitigation, mitigation.hitting_at), "counters of drop rules move")
+        return Step("Hitting", "hit", of, _after(mitigation, mitigation.hitting_at), "counters of its rules move")
     if mitigation.installed_at is None:
         return Step("Hitting", "todo")
     if not evidence.counts:

@@ -80,13 +80,17 @@ def _proof(mitigation: Mitigation, evidence: Evidence, now: datetime, *, without
         (None if mitigation.approvals else mitigation.approved_at, "Approved", "inside the domain's own prefixes"),
         (mitigation.rendered_at, f"Rendered by playbook {mitigation.playbook}", "enforcer"),
         (None if without_installation else mitigation.installed_at, f"Installed{where}", "enforcer, read back"),
-        (mitigation.hitting_at, f"First packet dropped{where}", "counters of drop rules"),
+        (mitigation.hitting_at, f"First packet {_met(mitigation)}{where}", "counters of its rules"),
     )
     return [
         Event(at, formats.moment(at, now), words, f"{who}, {_after(mitigation, at)}", rank=rank)
         for rank, (at, words, who) in enumerate(steps, start=1)
         if at is not None
     ]
+
+
+def _met(mitigation: Mitigation) -> str:
+    return "redirected" if mitigation.redirected_packets and not mitigation.dropped_packets else "dropped"
 
 
 def _after(mitigation: Mitigation, at: datetime) -> str:

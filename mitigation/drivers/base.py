@@ -7,7 +7,8 @@ never touch what is not ours, doing a thing twice is harmless, and "installed" i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -94,6 +95,17 @@ class Counter:
 class Driver(ABC):
     """Methods that talk to equipment raise DriverError, with `retryable` saying whether trying again may help."""
 
+    give_way: Callable[[], None] | None = None  # called between the parts of a long reading; what it raises ends that
+
+    @contextmanager
+    def giving_way(self, give_way: Callable[[], None] | None) -> Iterator[None]:
+        """Within this block readings may be ended by what is called between their parts."""
+        self.give_way = give_way
+        try:
+            yield
+        finally:
+            self.give_way = None
+
     @abstractmethod
     def capabilities(self) -> Capabilities: ...
 
@@ -134,8 +146,8 @@ class Driver(ABC):
         """Totals of all rules there are, and the last totals of those taken away since the previous call."""
 
     def parting_counters(self) -> list[Counter]:
-        """The last totals only; here all of them."""
-        return self.counters()
+        """Of these the last totals only, at once after a removal; `counters` does not tell them again."""
+        return []
 
     @abstractmethod
     def resync(self, desired: Sequence[Desired]) -> None:

@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ _LARGEST = 1 << 16  # octets of one answer; the kernel fills 32 KiB
 _TRIES = 20  # a listing that changes meanwhile begins anew
 
 _HEADER, _GENERIC, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBH"), struct.Struct("=HH")
-_NUMBER, _ERROR_NUMBER = struct.Struct(">Q"), struct.Struct("=i")
+_ERROR_NUMBER = struct.Struct("=i")
 
 
 class Element(NamedTuple):
@@ -62,6 +62,7 @@ class Netlink:
     def __init__(self, *, netns: str | None = None, timeout: float = 4.0) -> None:
         self._netns = netns
         self._timeout = timeout
+        self._layouts: dict[str, _Layouts] = {}  # by set
 
     def generation(self) -> int | None:
         """How many transactions of anybody there were; None where the kernel does not say.
@@ -82,11 +83,12 @@ class Netlink:
     def elements(self, table: str, name: str) -> list[Element]:
         """All elements of one set or map, none if it does not exist."""
         request = _message(_GET_ELEMENTS, _REQUEST | _DUMP, _text(1, table), _text(2, name))
+        layouts = self._layouts.setdefault(name, {})
         try:
             with self._socket() as asked:
                 for _ in range(_TRIES):
                     asked.send(request)
-                    found = _listed(asked)
+                    found = _listed(asked, layouts)
                     if found is not None:
                         return found
         except OSError as error:
@@ -96,6 +98,7 @@ class Netlink:
     def those_at(self, table: str, name: str, places: Iterable[bytes]) -> list[Element]:
         """The elements that hold these values, packed; what is not there is left out."""
         found: list[Element] = []
+        layouts = self._layouts.setdefault(name, {})
         try:
             with self._socket() as asked:
                 for place in places:
@@ -105,7 +108,7 @@ class Netlink:
                         if kind == _ERROR:
                             _raise_unless_absent(answer, start)
                         elif kind == _NEW_ELEMENTS:
-                            found.extend(_read_elements(answer, start, end))
+                            found.extend(_read_elements(answer, start, end, layouts))
         except OSError as error:
             raise _failed(error) from error
         return found
@@ -122,7 +125,7 @@ class Netlink:
             comment = ""
             for kind, first, last in _attributes(answer, start, end):
                 if kind == 7:
-                    comment = _comment(answer, first, last)
+                    comment = _shown_comment(answer, first, last)
             found.setdefault(_named(answer, start, end, wanted=2), []).append(comment)
         return found
 
@@ -222,7 +225,7 @@ def _attributes(answer: bytes, at: int, end: int) -> Iterator[tuple[int, int, in
         at += max(length + 3 & ~3, 4)
 
 
-def _listed(asked: socket.socket) -> list[Element] | None:
+def _listed(asked: socket.socket, layouts: _Layouts) -> list[Element] | None:
     """One listing; None when something changed meanwhile, so that it may be none of before or after."""
     found: list[Element] = []
     is_whole = True
@@ -230,7 +233,7 @@ def _listed(asked: socket.socket) -> list[Element] | None:
         for kind, flags, answer, start, end in _messages(asked.recv(_LARGEST)):
             is_whole = is_whole and not flags & _INTERRUPTED
             if kind == _NEW_ELEMENTS:
-                found.extend(_read_elements(answer, start, end))
+                found.extend(_read_elements(answer, start, end, layouts))
             elif kind == _ERROR:
                 _raise_unless_absent(answer, start)
                 return found
@@ -260,35 +263,91 @@ def _raise_unless_absent(answer: bytes, at: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _read_elements(answer: bytes, start: int, end: int) -> Iterator[Element]:
+def _read_elements(answer: bytes, start: int, end: int, layouts: _Layouts) -> Iterator[Element]:
     for kind, first, last in _attributes(answer, start, end):
         if kind == 3:
             for _, at, until in _attributes(answer, first, last):
-                yield _read_element(answer, at, until)
+                yield _read_element(answer, at, until, layouts)
 
 
-def _read_element(answer: bytes, at: int, end: int) -> Element:
-    comment = target = ""
-    first = last = b""
-    expires = packets = octets = 0
-    while at + 4 <= end:
-        length, kind = _ATTRIBUTE.unpack_from(answer, at)
-        value, until = at + 4, at + length
-        at += max(length + 3 & ~3, 4)
-        match kind & _TYPE:
+def _read_element(answer: bytes, at: int, end: int, layouts: _Layouts) -> Element:
+    """Elements of a set look alike: where its values lie is worked out once for those of one length."""
+    alike = layouts.setdefault(end - at, [])
+    for layout in alike:
+        found = layout.read(answer, at)
+        if found is not None:
+            return found
+    layout = _Layout(answer, at, end)
+    if len(alike) < _MOST:
+        alike.append(layout)
+    return layout.only(answer, at)
+
+
+class _Layout:
+    """Where the values of an element lie among what is the same in all like it."""
+
+    def __init__(self, answer: bytes, at: int, end: int) -> None:
+        spans = sorted((first - at, last - at, name) for name, (first, last) in _values(answer, at, end).items())
+        form, before, self._places = "=", 0, dict.fromkeys(_VALUES, -1)
+        for number, (first, last, name) in enumerate(spans):
+            form += f"{first - before}s{last - first}s"
+            before, self._places[name] = last, 2 * number + 1
+        self._struct = struct.Struct(f"{form}{end - at - before}s0s")  # the last is for values that are not there
+        self._same = self._struct.unpack_from(answer, at)[::2]
+
+    def read(self, answer: bytes, at: int) -> Element | None:
+        """None for an element that is laid out in another way."""
+        parts = self._struct.unpack_from(answer, at)
+        return self._element(parts) if parts[::2] == self._same else None
+
+    def only(self, answer: bytes, at: int) -> Element:
+        return self._element(self._struct.unpack_from(answer, at))
+
+    def _element(self, parts: Sequence[bytes]) -> Element:
+        at = self._places
+        first = parts[at["first"]]
+        return Element(
+            parts[at["comment"]].decode(errors="replace"),
+            first,
+            parts[at["last"]] or first,
+            int.from_bytes(parts[at["expires"]], "big") // 1000,
+            parts[at["target"]].decode(errors="replace"),
+            int.from_bytes(parts[at["packets"]], "big"),
+            int.from_bytes(parts[at["octets"]], "big"),
+        )
+
+
+_VALUES = ("first", "last", "timeout", "expires", "comment", "target", "packets", "octets")
+_MOST = 8  # of one length; what is laid out in a ninth way takes longer to read
+_Layouts = dict[int, list[_Layout]]
+
+
+def _values(answer: bytes, at: int, end: int) -> dict[str, tuple[int, int]]:
+    """From where to where each value of an element goes."""
+    found: dict[str, tuple[int, int]] = {}
+    for kind, first, last in _attributes(answer, at, end):
+        match kind:
             case 1:  # key: a value inside
-                first = answer[value + 4 : until]
+                found["first"] = first + 4, last
             case 10:  # its other end
-                last = answer[value + 4 : until]
+                found["last"] = first + 4, last
+            case 4:
+                found["timeout"] = first, last
             case 5:  # milliseconds left
-                expires = _NUMBER.unpack_from(answer, value)[0] // 1000
-            case 6:  # type, length and value of the comment
-                comment = _comment(answer, value, until)
-            case 2:  # what a map says: a verdict: a chain
-                target = _chain(answer, value, until)
+                found["expires"] = first, last
+            case 6:  # type, length and text of the comment
+                found["comment"] = _text_of_comment(answer, first, last)
+            case 2:  # what a map says: a verdict: a code, a chain
+                for _, begin, until in _attributes(answer, first, last):
+                    chain = next((span for number, *span in _attributes(answer, begin, until) if number == 2), None)
+                    if chain:
+                        found["target"] = chain[0], chain[1] - 1
             case 7:  # an expression: its name, its data
-                packets, octets = _counter(answer, value, until)
-    return Element(comment, first, last or first, expires, target, packets, octets)
+                inner = {number: (begin, until) for number, begin, until in _attributes(answer, first, last)}
+                if answer[slice(*inner.get(1, (0, 0)))] == b"counter\0":
+                    numbers = {number: (begin, until) for number, begin, until in _attributes(answer, *inner[2])}
+                    found["octets"], found["packets"] = numbers[1], numbers[2]
+    return found
 
 
 def _named(answer: bytes, start: int, end: int, *, wanted: int) -> str:
@@ -304,37 +363,24 @@ def _read_counter(answer: bytes, start: int, end: int) -> NamedCounter:
         if kind == 2:
             name = answer[first : last - 1].decode(errors="replace")
         elif kind == 4:
-            for inner, at, _ in _attributes(answer, first, last):
+            for inner, at, end_of in _attributes(answer, first, last):
                 if inner == 1:
-                    octets = _NUMBER.unpack_from(answer, at)[0]
+                    octets = int.from_bytes(answer[at:end_of], "big")
                 elif inner == 2:
-                    packets = _NUMBER.unpack_from(answer, at)[0]
+                    packets = int.from_bytes(answer[at:end_of], "big")
         elif kind == 8:
-            comment = _comment(answer, first, last)
+            comment = _shown_comment(answer, first, last)
     return NamedCounter(name, comment, packets, octets)
 
 
-def _comment(answer: bytes, at: int, end: int) -> str:
+def _shown_comment(answer: bytes, at: int, end: int) -> str:
+    return answer[slice(*_text_of_comment(answer, at, end))].decode(errors="replace")
+
+
+def _text_of_comment(answer: bytes, at: int, end: int) -> tuple[int, int]:
     while at + 2 <= end:
         kind, length = answer[at], answer[at + 1]
-        if kind == 0:
-            return answer[at + 2 : at + 2 + length].rstrip(b"\0").decode(errors="replace")
+        if kind == 0 and length:
+            return at + 2, at + 1 + length  # without the zero at its end
         at += 2 + length
-    return ""
-
-
-def _chain(answer: bytes, at: int, end: int) -> str:
-    for kind, first, last in _attributes(answer, at, end):
-        if kind == 2:
-            for inner, begin, until in _attributes(answer, first, last):
-                if inner == 2:
-                    return answer[begin:until].rstrip(b"\0").decode(errors="replace")
-    return ""
-
-
-def _counter(answer: bytes, at: int, end: int) -> tuple[int, int]:
-    found = {kind: (first, last) for kind, first, last in _attributes(answer, at, end)}
-    if answer[slice(*found.get(1, (0, 0)))].rstrip(b"\0") != b"counter":
-        return 0, 0
-    numbers = {kind: first for kind, first, _ in _attributes(answer, *found[2])}
-    return _NUMBER.unpack_from(answer, numbers[2])[0], _NUMBER.unpack_from(answer, numbers[1])[0]
+    return end, end

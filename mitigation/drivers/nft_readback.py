@@ -21,10 +21,12 @@ class Structure:
     comments: dict[str, list[str | None]] = field(default_factory=dict)  # of the rules of each chain, in order
     maps: set[str] = field(default_factory=set)
     sets: set[str] = field(default_factory=set)
+    limits: set[str] = field(default_factory=set)
+    limits_of: dict[str, set[str]] = field(default_factory=dict)  # those that each chain asks
 
     @property
     def names(self) -> set[str]:
-        return self.chains.keys() | self.maps | self.sets
+        return self.chains.keys() | self.maps | self.sets | self.limits
 
     @property
     def versions(self) -> set[str]:
@@ -62,10 +64,12 @@ def read_structure(listed: Iterable[dict[str, Any]], table: str) -> Structure:
         ((what, value),) = item.items()
         if what == "table" and value["name"] == table:
             found.exists = True
-        if what not in ("chain", "map", "set", "rule") or value.get("table") != table:
+        if what not in ("chain", "map", "set", "limit", "rule") or value.get("table") != table:
             continue
         if what == "rule":
             found.comments.setdefault(value["chain"], []).append(value.get("comment"))
+            asked = {part["limit"] for part in value.get("expr", ()) if isinstance(part.get("limit"), str)}
+            found.limits_of.setdefault(value["chain"], set()).update(asked)
         elif what == "chain":
             found.comments.setdefault(value["name"], [])
             is_base = "hook" in value
@@ -73,7 +77,7 @@ def read_structure(listed: Iterable[dict[str, Any]], table: str) -> Structure:
                 (value["type"], value["hook"], value["prio"], value["policy"]) if is_base else None
             )
         else:
-            (found.maps if what == "map" else found.sets).add(value["name"])
+            {"map": found.maps, "set": found.sets, "limit": found.limits}[what].add(value["name"])
     return found
 
 

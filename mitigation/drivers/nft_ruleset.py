@@ -6,6 +6,7 @@ destination port and one for those that do not (other protocols, later fragments
     scope_*   a map from (destination, protocol[, port]) to `jump do_*`: its elements carry the deadline, no counter
     do_*      a chain with the kind's own conditions, one per set of parameters, made when first needed
     meter_*   for limits: the token buckets of each source
+    limit_*   the one bucket of a whole scope, asked by all its places, so that the sum over them holds
     hit_*     a chain whose last match is count_*, then drop
     count_*   a set of the same boxes whose elements count: only what is really dropped gets that far
 
@@ -13,7 +14,8 @@ so renewing a deadline never touches a counter, and a counter can be read after 
 
 Stateless drops hook at -450, before connection tracking puts fragments together (-400) and makes entries (-200). Limits
 that spare answers to the protected side need connection tracking, so they hook at -140, and only a stateful driver
-has them: the mere mention of `ct` switches tracking on for the whole network namespace. What passed is counted at -130.
+has them: the mere mention of `ct` switches tracking on for the whole network namespace. What all of these let pass is
+held to the rate of its scope, marked for another way, and counted at -130.
 
 All names end in the version of the constant part, so that a new version is loaded beside the old one and takes over
 without a gap. Each rule carries a hash of its own text as comment: what is read back is compared by it.
@@ -29,7 +31,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from mitigation.rules.boxes import NO_PORT, PORT_PROTOCOLS, Box, Family, Range, networks
-from mitigation.rules.canonical import LIMITS, Kind, Parameters, parse_key
+from mitigation.rules.canonical import LIMITS, Bucket, Kind, Parameters, parse_key
 from mitigation.rules.packets import IMPOSSIBLE_TCP_FLAGS, NEIGHBOUR_DISCOVERY, OPENING, OPENING_MASK
 
 FAMILIES: tuple[Family, ...] = (4, 6)
@@ -39,9 +41,8 @@ FILTER_HOOKS: dict[str, int] = {"filters": -460, "unmark": -129}
 MARK = 0x2000_0000  # the bit of the packet mark that is ours, unless a setting says otherwise
 CHUNK = 1000  # elements per command, so that an error message stays readable
 
-_OURS = re.compile(
-    r"^(?:drops|limits|passed|filters|unmark|filter|acls|acl|rate|scope|do|meter|hit|count|probe)(?:_[a-z0-9]+)*_([0-9a-f]{8})$"
-)
+_WORDS = "drops|limits|passed|filters|unmark|filter|acls|acl|rate|scope|do|meter|limit|hit|count|probe"
+_OURS = re.compile(rf"^(?:{_WORDS})(?:_[a-z0-9]+)*_([0-9a-f]{{8}})$")
 _ADDRESS_TYPE: dict[Family, str] = {4: "ipv4_addr", 6: "ipv6_addr"}
 _PROTOCOL: dict[Family, str] = {4: "ip", 6: "ip6"}
 _LATER_FRAGMENT: dict[Family, str] = {4: "ip frag-off & 0x1fff != 0", 6: "frag frag-off != 0"}
@@ -69,6 +70,8 @@ HOOKS: dict[Kind, Hook] = {
     Kind.SYN_LIMIT: Hook("drops", with_ports=_TCP, portless=None),
     Kind.UDP_LIMIT: Hook("limits", with_ports=_UDP, portless=None),
     Kind.ICMP_LIMIT: Hook("limits", with_ports=None, portless="meta l4proto { 1, 58 }"),
+    Kind.RATE_LIMIT: Hook("passed", with_ports="", portless=""),
+    Kind.REDIRECT: Hook("passed", with_ports="", portless=""),
     Kind.PASSED: Hook("passed", with_ports="", portless=""),
 }
 
@@ -124,11 +127,12 @@ class Chain:
 
 @dataclass(frozen=True)
 class Profile:
-    """What one set of parameters needs in one place."""
+    """What one set of parameters needs in one place. `limits` are names and texts, and other places have them too."""
 
     chain: Chain
     meter: str = ""
     meter_text: str = ""
+    limits: tuple[tuple[str, str], ...] = ()
 
 
 def parts(kind: Kind, box: Box) -> list[Part]:
@@ -252,11 +256,15 @@ class Ruleset:
     def profile(self, place: Place, parameters: Parameters) -> Profile:
         chain_name = self.named("do", place, parameters.digest)
         meter = self.named("meter", place, parameters.digest) if place.kind in LIMITS else ""
-        conditions = _conditions(place, parameters, meter)
+        limits = tuple((self.named("limit", digest=one.digest), _limit_text(one)) for one in parameters.buckets)
+        conditions = [f'limit name "{name}"' for name, _ in limits] or _conditions(place, parameters, meter)
         hit = self.named("hit", place)
-        chain = Chain(chain_name, tuple(f"{condition} goto {hit}".strip() for condition in conditions))
+        spared = [f"iifname {{ {', '.join(map(_quoted, parameters.interfaces))} }} return"] * bool(
+            parameters.interfaces
+        )
+        chain = Chain(chain_name, (*spared, *(f"{condition} goto {hit}".strip() for condition in conditions)))
         if not meter:
-            return Profile(chain)
+            return Profile(chain, limits=limits)
         source = _ADDRESS_TYPE[place.family]
         seconds = max(60, parameters.burst // parameters.rate + 1)  # a bucket is full again before it is forgotten
         return Profile(
@@ -267,6 +275,7 @@ class Ruleset:
 
     def create_profile(self, profile: Profile) -> str:
         lines = [f"add set inet {self.table} {profile.meter} {profile.meter_text}"] if profile.meter else []
+        lines += [f"add limit inet {self.table} {name} {text}" for name, text in profile.limits]  # one there stays
         return "".join(f"{line}\n" for line in lines) + self.create_chain(profile.chain)
 
     def create_chain(self, chain: Chain) -> str:
@@ -288,13 +297,14 @@ class Ruleset:
         deadline = f" timeout {timeout}" if timeout else ""
         return f'{value}{deadline} comment "{key} {epoch}"'
 
-    def drop(self, chains: Iterable[str], maps: Iterable[str], sets: Iterable[str]) -> str:
+    def drop(self, chains: Iterable[str], maps: Iterable[str], sets: Iterable[str], limits: Iterable[str] = ()) -> str:
         """Takes these objects away, in the order in which nothing is still referred to."""
         chains = sorted(chains)
         lines = [f"flush chain inet {self.table} {name}" for name in chains]
         lines += [f"delete map inet {self.table} {name}" for name in sorted(maps)]
         lines += [f"delete chain inet {self.table} {name}" for name in chains]
         lines += [f"delete set inet {self.table} {name}" for name in sorted(sets)]
+        lines += [f"delete limit inet {self.table} {name}" for name in sorted(limits)]
         return "\n".join(lines) + "\n"
 
     def _chain_lines(self, chain: Chain) -> Iterator[str]:
@@ -304,7 +314,8 @@ class Ruleset:
             yield f'add rule inet {self.table} {chain.name} {rule} comment "{comment}"'
 
     def _last_match(self, place: Place) -> str:
-        verdict = "" if place.kind is Kind.PASSED else " drop"
+        # What is redirected is not counted as passed: `accept` ends this hook, and no other (ENF-ACT-012).
+        verdict = {Kind.PASSED: "", Kind.REDIRECT: " accept"}.get(place.kind, " drop")
         return f"{place.key} @{self.named('count', place)}{verdict}"
 
     def _entry(self, stage: str) -> Iterator[str]:
@@ -332,7 +343,10 @@ class Ruleset:
     def _lookups(self, stage: str, family: Family, *, with_ports: bool) -> Iterator[str]:
         for place in self.places:
             if (HOOKS[place.kind].stage, place.family, place.with_ports) == (stage, family, with_ports):
-                yield f"{place.guard} {place.key} vmap @{self.named('scope', place)}".strip()
+                look_up = f"{place.guard} {place.key} vmap @{self.named('scope', place)}".strip()
+                # What a filter accepts passes, and is counted as passed, in the stage that does both.
+                spared = stage == "passed" and place.kind is not Kind.PASSED
+                yield f"meta mark & {self.mark:#x} == 0 {look_up}" if spared else look_up
 
 
 def version_of(name: str) -> str | None:
@@ -366,6 +380,8 @@ def _conditions(place: Place, parameters: Parameters, meter: str) -> list[str]:
             return [f"icmpv6 type != {{ {', '.join(map(str, NEIGHBOUR_DISCOVERY))} }} {limit}"]
         case Kind.ICMP_LIMIT:
             return [limit]
+        case Kind.REDIRECT:
+            return [f"meta mark set meta mark & {~parameters.mask & 0xFFFFFFFF:#010x} | {parameters.mark:#010x}"]
         case _:
             return [""]
 
@@ -374,6 +390,16 @@ def _packed(family: Family, address: int, protocol: int, port: int | None = None
     """Each field is filled up to four octets."""
     packed = address.to_bytes(4 if family == 4 else 16, "big") + bytes((protocol, 0, 0, 0))
     return packed if port is None else packed + port.to_bytes(2, "big") + bytes(2)
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"'
+
+
+def _limit_text(bucket: Bucket) -> str:
+    if bucket.octets:
+        return f"{{ rate over {bucket.rate} bytes/second burst {bucket.burst} bytes ; }}"
+    return f"{{ rate over {bucket.rate}/second burst {bucket.burst} packets ; }}"
 
 
 def _addresses(box: Box) -> str:

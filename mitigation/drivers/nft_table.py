@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import Counter as Counts
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -23,7 +23,7 @@ from mitigation.drivers.nft_readback import Counted, Scoped, Structure, read_cou
 from mitigation.drivers.nft_ruleset import Part, Place, Ruleset, number_of_parts, parts, version_of
 from mitigation.exceptions import DriverError
 from mitigation.rules.boxes import Box
-from mitigation.rules.canonical import parse_key
+from mitigation.rules.canonical import Kind, parse_key
 from mitigation.rules.decomposition import decompose
 
 log = logging.getLogger(__name__)
@@ -80,10 +80,13 @@ class NftTable:
     def counted(self, place: Place) -> list[Counted]:
         return read_counted(place, self.netlink.elements(self.ruleset.table, self.ruleset.named("count", place)))
 
-    def inventory(self, places: Iterable[Place]) -> Inventory:
-        places = list(places)
-        scoped = {place: self.scoped(place) for place in places}
-        return Inventory(scoped, {place: self.counted(place) for place in places})
+    def inventory(self, places: Iterable[Place], between: Callable[[], None] | None = None) -> Inventory:
+        scoped, counted = {}, {}
+        for place in places:
+            if between is not None:
+                between()
+            scoped[place], counted[place] = self.scoped(place), self.counted(place)
+        return Inventory(scoped, counted)
 
     def inventory_of(self, keys: Iterable[str]) -> Inventory:
         """Only what stands where the elements of these rules belong."""
@@ -163,14 +166,14 @@ class NftTable:
         if not versions:
             return
         structure = self.structure()
-        chains, maps, sets = (
+        chains, maps, sets, limits = (
             {name for name in names if version_of(name) in versions}
-            for names in (structure.chains, structure.maps, structure.sets)
+            for names in (structure.chains, structure.maps, structure.sets, structure.limits)
         )
         for name in sets:
             if name.startswith("count_"):
                 self._note_elements(name)
-        self.nft.change(self.ruleset.drop(chains, maps, sets))
+        self.nft.change(self.ruleset.drop(chains, maps, sets, limits))
 
     def drop_unused_profiles(self, add: Collection[Desired]) -> None:
         used = {
@@ -179,12 +182,28 @@ class NftTable:
             for part in parts(one.rule.kind, one.rule.box)
         }
         structure = self.structure()
-        chains = {name for name in structure.chains if name.startswith("do_") and name not in used}
+        self._drop_profiles(
+            structure, {name for name in structure.chains if name.startswith("do_") and name not in used}
+        )
+
+    def drop_idle_limits(self) -> None:
+        """Each scope that is held to a rate has a limit of its own: they would grow in number without end."""
+        places = [place for place in self.ruleset.places if place.kind is Kind.RATE_LIMIT]
+        begins = tuple(f"do_{place.name}_" for place in places)
+        structure = self.structure()
+        used = {one.target for place in places for one in self.scoped(place)}
+        self._drop_profiles(
+            structure, {name for name in structure.chains if name.startswith(begins) and name not in used}
+        )
+
+    def _drop_profiles(self, structure: Structure, chains: set[str]) -> None:
         meters = {name for name in structure.sets if name.startswith("meter_") and "do" + name[5:] in chains}
-        if not chains:
+        asked = {name for chain, names in structure.limits_of.items() if chain not in chains for name in names}
+        limits = {name for name in structure.limits if version_of(name) == self.ruleset.version} - asked
+        if not chains and not limits:
             return
         try:
-            self.nft.change(self.ruleset.drop(chains, (), meters))
+            self.nft.change(self.ruleset.drop(chains, (), meters, limits))
         except NftFailed as failure:
             log.info("chains without use stay until the next resync: %s", failure)
 

@@ -28,7 +28,7 @@ from mitigation.drivers.nft_readback import Structure
 from mitigation.drivers.nft_ruleset import MARK, Ruleset, number_of_parts, parts
 from mitigation.drivers.nft_table import Inventory, NftTable, as_counters, torn_keys
 from mitigation.exceptions import DriverError
-from mitigation.rules.canonical import LIMITS, Kind, Rule
+from mitigation.rules.canonical import LIMITS, Kind, Rule, parse_key
 from mitigation.rules.decomposition import overlapping
 from mitigation.rules.filters import FilterRule
 
@@ -104,6 +104,10 @@ class NftablesDriver(Driver):
             return f"no packet of this box can meet a rule of kind {rule.kind.value}"
         if rule.kind in LIMITS and (parameters.rate < 1 or parameters.burst < 1):
             return "a limit needs a rate and a burst of at least 1"
+        if rule.kind is Kind.RATE_LIMIT and min((min(b.rate, b.burst) for b in parameters.buckets), default=0) < 1:
+            return "a limit on a whole scope needs a rate and a burst of at least 1"
+        if rule.kind is Kind.REDIRECT and (not parameters.mark or parameters.mark & ~parameters.mask):
+            return "a redirection needs a mark inside its mask"
         if rule.kind is Kind.AMPLIFICATION and not parameters.source_ports:
             return "a rule for amplification ports needs ports"
         if rule.kind is Kind.BOGONS and {p.version for p in parameters.source_prefixes} != {rule.box.family}:
@@ -140,11 +144,13 @@ class NftablesDriver(Driver):
     def installed(self) -> dict[str, Installed]:
         """Empty when the constant part is missing, damaged or of another version: then nothing is sure to work."""
         self._own()
-        self._read_at = (self._netlink.generation(), self._nft.changes)
+        read_at = (self._netlink.generation(), self._nft.changes)
         structure = self._table.structure()
         if not structure.is_whole(self._ruleset):
+            self._read_at = read_at
             return {}
-        inventory = self._table.inventory(self._ruleset.places)
+        inventory = self._table.inventory(self._ruleset.places, self.give_way)
+        self._read_at = read_at  # not before everything was read
         self._table.torn = torn_keys(inventory)
         return _in_force(structure, inventory)
 
@@ -153,7 +159,8 @@ class NftablesDriver(Driver):
         structure = self._table.structure()
         if not structure.is_whole(self._ruleset):
             return None
-        found = _in_force(structure, self._table.inventory_of(keys))
+        in_force = _in_force(structure, self._table.inventory_of(keys))
+        found = {key: one for key, one in in_force.items() if key in keys}  # a wider box may hold the same addresses
         return found if self._netlink.generation() is not None and self.is_as_read() else None
 
     def is_as_read(self) -> bool:
@@ -167,7 +174,11 @@ class NftablesDriver(Driver):
 
     def counters(self) -> list[Counter]:
         self._own()
-        counters = [counter for place in self._ruleset.places for counter in as_counters(self._table.counted(place))]
+        counters: list[Counter] = []
+        for place in self._ruleset.places:
+            if self.give_way is not None:
+                self.give_way()
+            counters += as_counters(self._table.counted(place))
         return self._summed_with_parting(counters)
 
     def parting_counters(self) -> list[Counter]:
@@ -213,6 +224,8 @@ class NftablesDriver(Driver):
         if needs_reading or not self._try_unread(wanted.values(), leaving):
             self._table.repair(wanted.values(), set(leaving), everywhere=False)
         self._table.drop_versions(before.versions - {self._ruleset.version})
+        if any(parse_key(key).kind is Kind.RATE_LIMIT for key in leaving):
+            self._table.drop_idle_limits()
 
     def resync(self, desired: Sequence[Desired]) -> None:
         self._own()

@@ -64,7 +64,7 @@ class Rule(models.Model):
     key = models.CharField(max_length=200)
     kind = models.CharField(max_length=32)
     text = models.CharField(max_length=500)
-    drops = models.BooleanField()  # False: it only counts what got through
+    drops = models.BooleanField()  # False: it redirects, or only counts what got through
     state = models.CharField(max_length=10, choices=State.choices, default=State.WANTED)
     mitigations = models.ManyToManyField(Mitigation, through="RuleOwner", related_name="rules")
     since = models.DateTimeField()

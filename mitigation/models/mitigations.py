@@ -99,6 +99,8 @@ class Mitigation(models.Model):
     dropped_octets = models.BigIntegerField(null=True, blank=True)
     passed_packets = models.BigIntegerField(null=True, blank=True)
     passed_octets = models.BigIntegerField(null=True, blank=True)
+    redirected_packets = models.BigIntegerField(null=True, blank=True)  # neither dropped nor seen to arrive
+    redirected_octets = models.BigIntegerField(null=True, blank=True)
     counted_at = models.DateTimeField(null=True, blank=True)
     dropped_at = models.DateTimeField(null=True, blank=True)  # when a counter of drops last moved
 

@@ -27,28 +27,62 @@ class Kind(StrEnum):
     SYN_LIMIT = "syn"
     UDP_LIMIT = "udp"
     ICMP_LIMIT = "icmp"
+    RATE_LIMIT = "rate"
+    REDIRECT = "mark"
     PASSED = "pass"
 
 
-LIMITS = frozenset({Kind.SYN_LIMIT, Kind.UDP_LIMIT, Kind.ICMP_LIMIT})
+LIMITS = frozenset({Kind.SYN_LIMIT, Kind.UDP_LIMIT, Kind.ICMP_LIMIT})  # a bucket for each source
+DROPLESS = frozenset({Kind.REDIRECT, Kind.PASSED})
+
+
+@dataclass(frozen=True, order=True)
+class Bucket:
+    """One limit over all packets of all rules that name it: `rate` a second and `burst`, in packets or in octets.
+
+    Equal buckets are one bucket, so `name` tells apart what is limited by itself: a digest of the scope.
+    """
+
+    octets: bool
+    rate: int
+    burst: int
+    name: str
+
+    @property
+    def unit(self) -> str:
+        return "octets" if self.octets else "packets"
+
+    @cached_property
+    def digest(self) -> str:
+        """Eight characters that differ between different buckets."""
+        return _digest((self.octets, self.rate, self.burst, self.name))
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """`rate` in packets per second and `burst` in packets hold for one source towards one destination address."""
+    """`rate` in packets per second and `burst` in packets hold for one source towards one destination address.
+
+    A packet is dropped when any of `buckets` is empty; they are asked in their order. `mark` is set in those bits of a
+    packet's mark that are set in `mask`, but for packets that come in by one of `interfaces`.
+    """
 
     rate: int = 0
     burst: int = 0
     source_ports: tuple[int, ...] = ()
     source_prefixes: tuple[Network, ...] = ()
+    buckets: tuple[Bucket, ...] = ()
+    mark: int = 0
+    mask: int = 0
+    interfaces: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """Empty for no parameters, else eight characters that differ between different parameters."""
         if self == Parameters():
             return ""
-        words = repr((self.rate, self.burst, self.source_ports, [str(prefix) for prefix in self.source_prefixes]))
-        return hashlib.blake2b(words.encode(), digest_size=4).hexdigest()
+        words = (self.rate, self.burst, self.source_ports, [str(prefix) for prefix in self.source_prefixes])
+        more = ([bucket.digest for bucket in self.buckets], self.mark, self.mask, self.interfaces)
+        return _digest(words + more if any(more) else words)
 
 
 @dataclass(frozen=True)
@@ -64,6 +98,11 @@ class Rule:
 
     @property
     def drops(self) -> bool:
+        return self.kind not in DROPLESS
+
+    @property
+    def touches(self) -> bool:
+        """Whether packets fare any different for it; else it only counts them."""
         return self.kind is not Kind.PASSED
 
     @property
@@ -79,6 +118,10 @@ class Rule:
             "burst": self.parameters.burst,
             "source_ports": list(self.parameters.source_ports),
             "source_prefixes": [str(prefix) for prefix in self.parameters.source_prefixes],
+            "buckets": [asdict(bucket) for bucket in self.parameters.buckets],
+            "mark": self.parameters.mark,
+            "mask": self.parameters.mask,
+            "interfaces": list(self.parameters.interfaces),
         }
         return {"kind": self.kind.value, "box": box, "parameters": parameters}
 
@@ -96,6 +139,10 @@ class Rule:
                 burst=int(parameters["burst"]),
                 source_ports=tuple(int(port) for port in parameters["source_ports"]),
                 source_prefixes=tuple(ip_network(prefix) for prefix in parameters["source_prefixes"]),
+                buckets=tuple(Bucket(**bucket) for bucket in parameters["buckets"]),
+                mark=int(parameters["mark"]),
+                mask=int(parameters["mask"]),
+                interfaces=tuple(parameters["interfaces"]),
             ),
         )
 
@@ -133,6 +180,10 @@ def parse_key(key: str) -> Key:
     protocols = ANY_PROTOCOL if words[2] == "any" else _parse_range(words[2])
     box = Box(family, *addresses, *protocols, *_parse_ports(words[3]))
     return Key(Kind(words[0]), box, words[4] if len(words) == 5 else "")
+
+
+def _digest(words: object) -> str:
+    return hashlib.blake2b(repr(words).encode(), digest_size=4).hexdigest()
 
 
 def _addresses(box: Box) -> str:

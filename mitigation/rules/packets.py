@@ -73,7 +73,7 @@ def in_box(box: Box, packet: Packet) -> bool:
 
 
 def matches(rule: Rule, packet: Packet) -> bool:
-    """True when the rule drops, counts against its limit, or (PASSED) counts this packet."""
+    """True when the rule drops, counts against its limit, marks (REDIRECT) or counts (PASSED) this packet."""
     return in_box(rule.box, packet) and _CONDITIONS[rule.kind](rule, packet)
 
 
@@ -106,6 +106,8 @@ def _is_limited_icmp(rule: Rule, packet: Packet) -> bool:
 
 _CONDITIONS: dict[Kind, Callable[[Rule, Packet], bool]] = {
     Kind.DISCARD: lambda rule, packet: True,
+    Kind.RATE_LIMIT: lambda rule, packet: True,
+    Kind.REDIRECT: lambda rule, packet: True,
     Kind.PASSED: lambda rule, packet: True,
     Kind.AMPLIFICATION: _is_amplified,
     Kind.FRAGMENTS: lambda rule, packet: packet.protocol == UDP and packet.is_later_fragment,

@@ -6,17 +6,25 @@ misspelt limit that silently does nothing is found at three in the morning.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
+from math import isfinite
 from typing import Any
 
 from mitigation.exceptions import DotsError
 from mitigation.rules.scope import LAST_PORT, Network
 
 HIGHEST_RATE = 10_000_000
+HIGHEST_OCTETS = 12_500_000_000  # a second: 100 Gbit/s; the kernel's arithmetic ends at 18 * 10**9
+LONGEST_BURST = 10  # seconds
+LAST_MARK = 2**32 - 1
 MOST_PORTS = 256
 MOST_PREFIXES = 1024
+MOST_INTERFACES = 16
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 
 
 class BadParameter(DotsError):
@@ -54,6 +62,29 @@ def _burst(name: str, value: Any) -> int:
     return _whole(name, value, 1, HIGHEST_RATE)
 
 
+def _number(name: str, value: Any, highest: int) -> int | float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    if not is_number or not 0 <= value <= highest:
+        raise BadParameter(f"{name} is a number from 0 to {highest}, not {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+def _packets_or_none(name: str, value: Any) -> int | float | None:
+    return None if value is None else _number(name, value, HIGHEST_RATE)
+
+
+def _octets_or_none(name: str, value: Any) -> int | float | None:
+    return None if value is None else _number(name, value, HIGHEST_OCTETS)
+
+
+def _seconds(name: str, value: Any) -> int | float:
+    return _number(name, value, LONGEST_BURST)
+
+
+def _mark(name: str, value: Any) -> int:
+    return _whole(name, value, 1, LAST_MARK)
+
+
 def _list(name: str, value: Any, most: int) -> list[Any]:
     if not isinstance(value, list | tuple) or len(value) > most:
         raise BadParameter(f"{name} is a list of at most {most} values, not {value!r}")
@@ -62,6 +93,14 @@ def _list(name: str, value: Any, most: int) -> list[Any]:
 
 def _ports(name: str, value: Any) -> tuple[int, ...]:
     return tuple(sorted({_whole(name, port, 0, LAST_PORT) for port in _list(name, value, MOST_PORTS)}))
+
+
+def _interfaces(name: str, value: Any) -> tuple[str, ...]:
+    names = _list(name, value, MOST_INTERFACES)
+    for one in names:
+        if not isinstance(one, str) or not _INTERFACE.fullmatch(one):
+            raise BadParameter(f"{name}: {one!r} is no name of an interface")
+    return tuple(sorted(set(names)))
 
 
 def _prefixes(name: str, value: Any) -> tuple[Network, ...]:
@@ -192,17 +231,70 @@ _SHIELD = (
         _flag,
     ),
 )
-_DISCARD = (
+_WHOLE_HOST = Parameter(
+    "allow_whole_host",
+    False,
+    "all traffic to a destination may be dropped, although that finishes the attacker's work",
+    "needs the domain's consent",
+    _flag,
+)
+_RATELIMIT = (
     Parameter(
-        "allow_whole_host",
-        False,
-        "discard may drop all traffic to a destination, although that finishes the attacker's work",
-        "needs the domain's consent",
-        _flag,
+        "limit_octets",
+        None,
+        "octets of IP packets a second that pass to the whole scope of a request; below 1 none do; null: no such limit",
+        "ours: only the domain knows what its link and hosts bear, so without a rate the playbook is refused; the unit "
+        "is that of rate-limit in RFC 8783, section 7.2, and of RFC 8955, section 7.1",
+        _octets_or_none,
+    ),
+    Parameter(
+        "limit_packets",
+        None,
+        "packets a second that pass to the whole scope of a request; below 1 none do; null: no such limit",
+        "as for limit_octets; the unit is that of RFC 8955, section 7.2",
+        _packets_or_none,
+    ),
+    Parameter(
+        "limit_burst",
+        0.1,
+        "seconds of the rate that may come at once, and at least one packet of the largest size",
+        "ours: a tenth of a second, some round trips of an ordinary connection, which sends what it may at once",
+        _seconds,
+    ),
+    _WHOLE_HOST,
+)
+_REDIRECT = (
+    Parameter(
+        "redirect_mark",
+        0x01000000,
+        "what the mark of a packet to the scope is set to, for an ip rule that routes it to a scrubber",
+        "ours: one of 15 values that the default mask leaves",
+        _mark,
+    ),
+    Parameter(
+        "redirect_mask",
+        0x0F000000,
+        "the bits of the mark that are set; all others stay as they are",
+        "ours: bits 24 to 27, which the list of marks in use at https://github.com/fwmark/registry shows with software "
+        "for container hosts only; the lowest bits are what people number their own rules with",
+        _mark,
+    ),
+    Parameter(
+        "redirect_return",
+        (),
+        "interfaces on which the scrubber gives back what it has cleaned: nothing from there is redirected again",
+        "ours: which one it is, only the operator knows; none is needed where it comes back behind this box",
+        _interfaces,
     ),
 )
+_DISCARD = (_WHOLE_HOST,)
 
-PARAMETERS: dict[str, tuple[Parameter, ...]] = {"shield": _SHIELD, "discard": _DISCARD}
+PARAMETERS: dict[str, tuple[Parameter, ...]] = {
+    "shield": _SHIELD,
+    "ratelimit": _RATELIMIT,
+    "redirect": _REDIRECT,
+    "discard": _DISCARD,
+}
 
 
 def read_parameters(playbook: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,9 +302,42 @@ def read_parameters(playbook: str, given: Mapping[str, Any]) -> dict[str, Any]:
     known = {parameter.name for parameters in PARAMETERS.values() for parameter in parameters}
     if unknown := sorted(set(given) - known):
         raise BadParameter(f"no playbook knows {', '.join(unknown)}")
-    return {
+    values: dict[str, Any] = {
         parameter.name: parameter.read(parameter.name, given[parameter.name])
         if parameter.name in given
         else parameter.default
         for parameter in PARAMETERS[playbook]
     }
+    if values.get("redirect_mark", 0) & ~values.get("redirect_mask", 0):
+        mark, mask = values["redirect_mark"], values["redirect_mask"]
+        raise BadParameter(f"redirect_mark {mark:#x} has bits outside redirect_mask {mask:#x}")
+    return values
+
+
+def parse_parameter(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE` as an operator types it: the name, and a plain JSON value that is not checked yet.
+
+    `0x10` is a number and `53,123` a list; `default` is None, which takes a value back. Raises BadParameter.
+    """
+    name, equals, words = text.partition("=")
+    if name and words == "default":
+        return name, None  # also of one that is not known any more
+    parameter = next((one for some in PARAMETERS.values() for one in some if one.name == name), None)
+    if not equals or parameter is None:
+        known = ", ".join(sorted({one.name for some in PARAMETERS.values() for one in some}))
+        raise BadParameter(f"{text[:60]}: write NAME=VALUE with a NAME of {known}")
+    if isinstance(parameter.default, tuple) and not words.startswith("["):
+        return name, [_plain(word.strip()) for word in words.split(",") if word.strip()]
+    return name, _plain(words)
+
+
+def _plain(word: str) -> Any:
+    """A JSON value, a number with its base before it, or the word itself."""
+    try:
+        return json.loads(word)
+    except ValueError:
+        pass
+    try:
+        return int(word, 0)
+    except ValueError:
+        return word

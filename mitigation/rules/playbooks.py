@@ -1,13 +1,15 @@
 """Playbooks: from what is to be protected to rules inside it.
 
-A target says what to keep alive, so `shield` takes out what attacks are made of and leaves ordinary clients alone,
-while `discard` drops all of a scope and therefore asks for one that is narrowed.
+A target says what to keep alive, so `shield` takes out what attacks are made of and leaves ordinary clients alone.
+`ratelimit` holds all of a scope to a rate, whoever sends it; `redirect` drops nothing and marks all of it for another
+way, to a scrubber. `discard` drops all of a scope and therefore asks for one that is narrowed.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mitigation.rules.boxes import (
@@ -19,7 +21,7 @@ from mitigation.rules.boxes import (
     TooManyBoxes,
     scope_boxes,
 )
-from mitigation.rules.canonical import Kind, Parameters, Rule
+from mitigation.rules.canonical import Bucket, Kind, Parameters, Rule
 from mitigation.rules.parameters import PARAMETERS, BadParameter, read_parameters
 from mitigation.rules.scope import Scope
 from mitigation.rules.wording import PROTOCOL_NAMES, numbers
@@ -27,6 +29,11 @@ from mitigation.rules.wording import PROTOCOL_NAMES, numbers
 TCP: Range = (6, 6)
 UDP: Range = (17, 17)
 ICMP: dict[int, Range] = {4: (1, 1), 6: (58, 58)}
+
+# Octets of the largest IP packet: 65,535 behind a header of 40 (RFC 8200, section 3). One that is larger than a bucket
+# would never pass, however rare, and receive offload joins packets before they are looked at.
+LARGEST_PACKET = 65_575
+LARGEST_BURST = 2**32 - 1  # what the kernel takes
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,33 @@ def _discard(scope: Scope, boxes: list[Box], values: Mapping[str, Any]) -> Plan:
         )
     rules = tuple(Rule(Kind.DISCARD, box) for box in boxes)
     return Plan(rules=rules, notes=_scope_notes(scope))
+
+
+def _ratelimit(scope: Scope, boxes: list[Box], values: Mapping[str, Any]) -> Plan:
+    """One bucket for each of the two rates, for all boxes together."""
+    rates = [(octets, values[name]) for name, octets in (("limit_packets", False), ("limit_octets", True))]
+    rates = [(octets, rate) for octets, rate in rates if rate is not None]
+    if not rates:
+        return Plan(refused="ratelimit has no rate here: set limit_octets or limit_packets in the domain's policy")
+    if any(rate < 1 for _, rate in rates):
+        plan = _discard(scope, boxes, values)
+        return replace(plan, notes=(*plan.notes, "a rate below 1 a second lets nothing through, so all is dropped"))
+    name = _digest(scope.part_of or repr(boxes))
+    buckets = tuple(_bucket(octets, int(rate), values["limit_burst"], name) for octets, rate in rates)
+    rules = [Rule(Kind.RATE_LIMIT, box, Parameters(buckets=buckets)) for box in boxes]
+    return Plan(tuple(rules + [Rule(Kind.PASSED, box) for box in boxes]), _scope_notes(scope))
+
+
+def _bucket(octets: bool, rate: int, seconds: float, name: str) -> Bucket:
+    burst = max(int(rate * seconds), LARGEST_PACKET if octets else 1)
+    return Bucket(octets=octets, rate=rate, burst=min(burst, LARGEST_BURST), name=name)
+
+
+def _redirect(scope: Scope, boxes: list[Box], values: Mapping[str, Any]) -> Plan:
+    parameters = Parameters(
+        mark=values["redirect_mark"], mask=values["redirect_mask"], interfaces=values["redirect_return"]
+    )
+    return Plan(tuple(Rule(Kind.REDIRECT, box, parameters) for box in boxes), _scope_notes(scope))
 
 
 def _shield(scope: Scope, boxes: list[Box], values: Mapping[str, Any]) -> Plan:
@@ -173,7 +207,16 @@ _SHIELD_PARTS: tuple[Part, ...] = (
     _icmp_limit,
 )
 
-_PLAYBOOKS: dict[str, Callable[[Scope, list[Box], Mapping[str, Any]], Plan]] = {"shield": _shield, "discard": _discard}
+_PLAYBOOKS: dict[str, Callable[[Scope, list[Box], Mapping[str, Any]], Plan]] = {
+    "shield": _shield,
+    "ratelimit": _ratelimit,
+    "redirect": _redirect,
+    "discard": _discard,
+}
+
+
+def _digest(words: str) -> str:
+    return hashlib.blake2b(words.encode(), digest_size=8).hexdigest()
 
 
 def _within(kind: Kind, boxes: Iterable[Box], protocols: Range, ports: Range, parameters: Parameters) -> list[Rule]:

@@ -27,7 +27,8 @@ def project(wanted: Mapping[Owner, Iterable[Rule]]) -> list[Projected[Owner]]:
     """Disjoint rules of each kind, equal in effect to all the wanted ones together.
 
     Where two owners want different parameters for the same packets, both wishes hold there: all source ports and
-    prefixes of either, and the lower limit.
+    prefixes of either, the lower limit of a source, and each one's own limit on its whole scope. The stricter of these
+    comes first: what it drops does not count against the other. Of two marks the lower is set: a packet goes one way.
     """
     by_kind: dict[Kind, dict[tuple[Owner, Parameters], list[Box]]] = {}
     for owner, rules in wanted.items():
@@ -47,6 +48,10 @@ def project(wanted: Mapping[Owner, Iterable[Rule]]) -> list[Projected[Owner]]:
 def _merged(kind: Kind, wishes: set[Parameters]) -> Parameters:
     if len(wishes) == 1:
         return next(iter(wishes))
+    if kind is Kind.RATE_LIMIT:
+        return Parameters(buckets=tuple(sorted({bucket for w in wishes for bucket in w.buckets})))
+    if kind is Kind.REDIRECT:
+        return min(wishes, key=lambda w: (w.mark, w.mask, w.interfaces))
     if kind in LIMITS:
         return Parameters(rate=min(w.rate for w in wishes), burst=min(w.burst for w in wishes))
     prefixes = {prefix for w in wishes for prefix in w.source_prefixes}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mitigation.rules.boxes import NO_PORT, Box
-from mitigation.rules.canonical import LIMITS, Kind, Parameters, Rule
+from mitigation.rules.canonical import LIMITS, Bucket, Kind, Parameters, Rule
 from mitigation.rules.captures import NONE, Capture
 from mitigation.rules.packets import (
     IMPOSSIBLE_TCP_FLAGS,
@@ -29,7 +29,7 @@ _MIXERS = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 @dataclass(frozen=True)
 class Hit:
-    """What met a rule, and what of that it dropped: a limit lets through what is below it."""
+    """What met a rule, and what of that it dropped: a limit lets through what is below it, a redirection everything."""
 
     rule: Rule
     met_packets: int
@@ -58,7 +58,11 @@ def replay(rules: Sequence[Rule], capture: Capture) -> Replayed:
     hits = []
     answers: Mask | None = None
     for kind in Kind:
-        for rule in (one for one in rules if one.kind is kind):
+        of_kind = [one for one in rules if one.kind is kind]
+        if kind is Kind.RATE_LIMIT:
+            hits += _limited_together(of_kind, capture, in_scope, dropped)
+            continue
+        for rule in of_kind:
             rows = _in_box(rule.box, capture)
             in_scope[rows] = True
             if kind is Kind.PASSED:
@@ -69,10 +73,15 @@ def replay(rules: Sequence[Rule], capture: Capture) -> Replayed:
                 answers = _answers(capture) if answers is None else answers
                 rows = rows[~answers[rows]]
             over = rows[_above(rule.parameters, capture, rows)] if kind in LIMITS else rows
+            over = over if rule.drops else over[:0]
             dropped[over] = True
-            octets = capture.length
-            hits.append(Hit(rule, len(rows), int(octets[rows].sum()), len(over), int(octets[over].sum())))
+            hits.append(_hit(rule, capture, rows, over))
     return Replayed(tuple(hits), in_scope, dropped)
+
+
+def _hit(rule: Rule, capture: Capture, met: Rows, dropped: Rows) -> Hit:
+    octets = capture.length
+    return Hit(rule, len(met), int(octets[met].sum()), len(dropped), int(octets[dropped].sum()))
 
 
 # -- which packets ----------------------------------------------------------------------------------------------------
@@ -170,6 +179,7 @@ _CONDITIONS: dict[Kind, Condition] = {
     Kind.SYN_LIMIT: _opening,
     Kind.UDP_LIMIT: _any_udp,
     Kind.ICMP_LIMIT: _limited_icmp,
+    Kind.REDIRECT: _everything,
 }
 
 
@@ -225,3 +235,50 @@ def _above(limit: Parameters, capture: Capture, rows: Rows) -> Mask:
         else:
             over[order[at]] = True
     return over
+
+
+_SECOND = 10**9  # the kernel counts tokens in nanoseconds
+
+
+class _Tokens:
+    """A bucket as the kernel keeps it: a packet costs the time in which the rate brings it in.
+
+    A bucket of packets holds `burst` of them. One of octets holds `burst` and a second of the rate.
+    """
+
+    def __init__(self, bucket: Bucket, start: float) -> None:
+        self._bucket = bucket
+        self._most = (
+            _SECOND * (bucket.rate + bucket.burst) // bucket.rate
+            if bucket.octets
+            else _SECOND // bucket.rate * bucket.burst
+        )
+        self._tokens, self._last = self._most, start
+
+    def is_over(self, when: float, octets: int) -> bool:
+        bucket = self._bucket
+        tokens = min(self._most, self._tokens + max(0, round((when - self._last) * _SECOND)))
+        cost = _SECOND * (octets if bucket.octets else 1) // bucket.rate
+        self._last = when
+        self._tokens = tokens - cost if tokens >= cost else tokens
+        return tokens < cost
+
+
+def _limited_together(rules: Sequence[Rule], capture: Capture, in_scope: Mask, dropped: Mask) -> list[Hit]:
+    """Rules that share buckets, packet by packet in the order of time; marks what they drop."""
+    met = []
+    for rule in rules:
+        rows = _in_box(rule.box, capture)
+        in_scope[rows] = True
+        met.append(rows[~dropped[rows]])
+    rows = np.concatenate([*met, np.zeros(0, np.int64)]).astype(np.int64)
+    which = np.repeat(np.arange(len(rules)), [len(some) for some in met])
+    order = np.lexsort((rows, capture.time[rows]))
+    start = float(capture.time[rows].min()) if len(rows) else 0.0
+    tokens = {bucket: _Tokens(bucket, start) for rule in rules for bucket in rule.parameters.buckets}
+    asked = [[tokens[bucket] for bucket in rule.parameters.buckets] for rule in rules]
+    times, lengths = capture.time[rows[order]].tolist(), capture.length[rows[order]].tolist()
+    for at, rule_number, when, octets in zip(rows[order].tolist(), which[order].tolist(), times, lengths, strict=True):
+        if any(one.is_over(when, octets) for one in asked[rule_number]):
+            dropped[at] = True
+    return [_hit(rule, capture, some, some[dropped[some]]) for rule, some in zip(rules, met, strict=True)]

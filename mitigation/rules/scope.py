@@ -16,11 +16,13 @@ class Scope:
     """Names and aliases are resolved before. Values of one kind are ORed, the kinds are ANDed; an empty kind means any.
 
     `port_ranges` are destination ports as (lower, upper), both included. Raises ValueError for numbers out of range.
+    `part_of` names the request where it takes several scopes to say it: a limit on the whole is over all of them.
     """
 
     prefixes: tuple[Network, ...]
     port_ranges: tuple[tuple[int, int], ...] = ()
     protocols: tuple[int, ...] = ()
+    part_of: str = ""
 
     def __post_init__(self) -> None:
         for lower, upper in self.port_ranges:

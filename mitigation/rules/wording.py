@@ -73,6 +73,11 @@ def _limit(parameters: Parameters) -> str:
     return f"to {parameters.rate} a second (bursts of {parameters.burst}) from each source"
 
 
+def _whole_limit(parameters: Parameters) -> str:
+    limits = (f"{one.rate} {one.unit} a second (bursts of {one.burst})" for one in parameters.buckets)
+    return f"to {' and '.join(limits)} with all else of its scope"
+
+
 _SENTENCES: dict[str, Callable[[Box, Parameters], str]] = {
     "DISCARD": lambda box, _: f"drop {protocols(box)} to {where(box)}",
     "AMPLIFICATION": lambda box, p: f"drop UDP from amplification ports {numbers(p.source_ports)} to {where(box)}",
@@ -84,5 +89,7 @@ _SENTENCES: dict[str, Callable[[Box, Parameters], str]] = {
     "SYN_LIMIT": lambda box, p: f"limit new TCP connections to {where(box)} {_limit(p)}",
     "UDP_LIMIT": lambda box, p: f"limit UDP packets to {where(box)} {_limit(p)}",
     "ICMP_LIMIT": lambda box, p: f"limit {protocols(box)} packets to {destination(box)} {_limit(p)}",
+    "RATE_LIMIT": lambda box, p: f"limit {protocols(box)} to {where(box)} {_whole_limit(p)}",
+    "REDIRECT": lambda box, p: f"redirect {protocols(box)} to {where(box)} by mark {p.mark:#x}/{p.mask:#x}",
     "PASSED": lambda box, _: f"count {protocols(box)} that got through to {where(box)}",
 }

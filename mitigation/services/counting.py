@@ -16,6 +16,7 @@ from django.db.models import Q
 from mitigation.drivers.base import Counter, Driver
 from mitigation.models import EnforcedAce, Mitigation, Rule, RuleOwner, Sample
 from mitigation.protocol.status import Status
+from mitigation.rules.canonical import Kind
 from mitigation.services import bulk, locks
 from mitigation.services.batches import in_batches
 from mitigation.services.evidence import attack_is_over, judge_attack
@@ -51,15 +52,20 @@ class _Seen:
     dropped_octets: int = 0
     passed_packets: int = 0
     passed_octets: int = 0
+    redirected_packets: int = 0
+    redirected_octets: int = 0
 
     @property
     def anything(self) -> bool:
-        return bool(self.dropped_packets or self.passed_packets)
+        return bool(self.dropped_packets or self.passed_packets or self.redirected_packets)
 
     def add(self, moved: _Moved) -> None:
         if moved.rule.drops:
             self.dropped_packets += moved.packets
             self.dropped_octets += moved.octets
+        elif moved.rule.kind == Kind.REDIRECT:
+            self.redirected_packets += moved.packets
+            self.redirected_octets += moved.octets
         else:
             self.passed_packets += moved.packets
             self.passed_octets += moved.octets
@@ -73,25 +79,48 @@ def count(
     What a rule counted and what its mitigations have of it are written together, some hundred rules at a time. Rule
     rows are the enforcer's alone, so what was read of them before the transaction still holds in it. `only_parting`
     asks for nothing but the last totals of what was taken away. `written` is what earlier calls remember of rows.
+    Where the driver gives way, and what it calls raises GaveWay, the rest is left for the next call.
     """
-    readings: dict[str, list[Counter]] = {}
-    for reading in driver.parting_counters() if only_parting else driver.counters():
-        readings.setdefault(reading.key, []).append(reading)
-    if not readings:
-        return
-    now = clock()
     written = written if written is not None else {}
-    moved = _moved(point_id, readings, written)
-    samples = _latest_samples(now) if moved else {}
-    in_batches(moved, RULES_AT_ONCE, lambda some, unit: _write(some, samples, unit), now=now)
-    written |= {one.rule.key: (one.rule.epoch, one.rule.raw_packets) for one in moved}
+    _add(point_id, driver.parting_counters(), written, clock())  # they come once only, so nothing ends this
     if only_parting:
         return
+    readings = _add(point_id, driver.counters(), written, clock(), give_way=driver.give_way)
     for key in written.keys() - readings.keys():
         del written[key]
+
+
+def _add(
+    point_id: int,
+    counters: Iterable[Counter],
+    written: Written,
+    now: datetime,
+    *,
+    give_way: Callable[[], None] | None = None,
+) -> Readings:
+    readings: dict[str, list[Counter]] = {}
+    for reading in counters:
+        readings.setdefault(reading.key, []).append(reading)
+    if not readings:
+        return readings
+    moved = _moved(point_id, readings, written)
+    samples = _latest_samples(now) if moved else {}
+
+    def write(some: Sequence[_Moved], unit: Unit) -> None:
+        if give_way is not None:
+            give_way()
+        _write(some, samples, unit)
+
+    try:
+        in_batches(moved, RULES_AT_ONCE, write, now=now)
+    except BaseException:
+        written.clear()  # how far that went, the rows will tell
+        raise
+    written |= {one.rule.key: (one.rule.epoch, one.rule.raw_packets) for one in moved}
     owners = {owner for one in moved for owner in one.owners}
     quiet = sorted(_quiet(point_id, readings, now) - owners)
     in_batches(quiet, QUIET_AT_ONCE, lambda some, unit: _add_up(dict.fromkeys(some, _Seen()), {}, unit), now=now)
+    return readings
 
 
 # -- before anything is locked ----------------------------------------------------------------------------------------
@@ -216,19 +245,24 @@ def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], unit: Unit) -
 
 
 _COUNTS = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
+_TOTALS = (*_COUNTS, "redirected_packets", "redirected_octets")
 
 
 def _total(mitigation: Mitigation, seen: _Seen, now: datetime) -> list[str]:
     """Returns the fields to write, none when nothing moved."""
     if not seen.anything and mitigation.dropped_packets is not None:
         return []
-    for name in _COUNTS:
+    for name in _TOTALS:
         setattr(mitigation, name, (getattr(mitigation, name) or 0) + getattr(seen, name))
     mitigation.counted_at = now
     if seen.dropped_packets:
         mitigation.dropped_at = now
-    fields = [*_COUNTS, "counted_at", "dropped_at"]
-    if seen.dropped_packets and mitigation.hitting_at is None and mitigation.installed_at is not None:
+    fields = [*_TOTALS, "counted_at", "dropped_at"]
+    if (
+        (seen.dropped_packets or seen.redirected_packets)
+        and mitigation.hitting_at is None
+        and mitigation.installed_at is not None
+    ):
         mitigation.hitting_at = now
         fields.append("hitting_at")
     return fields

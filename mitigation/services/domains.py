@@ -6,13 +6,14 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from django.core.exceptions import ValidationError
 
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
 from mitigation.protocol.scope import Network, ancestor_keys, overlaps_any, range_keys
-from mitigation.rules.parameters import PARAMETERS
+from mitigation.rules.parameters import PARAMETERS, BadParameter, read_parameters
 from mitigation.services import locks
 from mitigation.services.units import unit_of_work
 
@@ -34,6 +35,7 @@ CHANGEABLE = frozenset(
         "maximum_targets",
         "never_block",
         "playbook",
+        "playbook_parameters",
         "shadow",
         "widest_ipv4",
         "widest_ipv6",
@@ -81,15 +83,26 @@ def find_domain(name: str) -> Domain:
 
 
 def change_domain(
-    name: str, values: Mapping[str, str | int | bool | list[str]], *, actor: str, now: datetime, door: str = "command"
+    name: str,
+    values: Mapping[str, str | int | bool | list[str] | dict[str, Any]],
+    *,
+    actor: str,
+    now: datetime,
+    door: str = "command",
 ) -> Domain:
-    """Change what the domain's policy leaves open: fields of CHANGEABLE. Raises NotFound or MalformedRequest."""
+    """Change what the domain's policy leaves open: fields of CHANGEABLE. Raises NotFound or MalformedRequest.
+
+    `playbook_parameters` leaves those that it does not name as they are; None takes one back to its default.
+    """
     unknown = ", ".join(values.keys() - CHANGEABLE)
     if unknown or not values:
         raise MalformedRequest(f"a domain has no {unknown} to change" if unknown else "there is nothing to change")
     with unit_of_work(now) as unit:
         domain = locks.domains([find_domain(name).pk]).popitem()[1]
         before = {field: getattr(domain, field) for field in values}
+        if isinstance(some := values.get("playbook_parameters"), dict):
+            merged = {one: value for one, value in (domain.playbook_parameters | some).items() if value is not None}
+            values = {**values, "playbook_parameters": merged}
         for field, value in values.items():
             setattr(domain, field, value)
         try:
@@ -98,6 +111,7 @@ def change_domain(
             told = (f"{field}: {' '.join(said)}" for field, said in error.message_dict.items())
             raise MalformedRequest("; ".join(told)) from None
         _check_playbooks(domain)
+        _check_parameters(domain)
         _check_never_block(domain)
         domain.save(update_fields=list(values))
         after = {field: getattr(domain, field) for field in values}
@@ -115,6 +129,15 @@ def _check_playbooks(domain: Domain) -> None:
     if domain.allowed_playbooks and domain.playbook not in domain.allowed_playbooks:
         allowed = ", ".join(domain.allowed_playbooks)
         raise MalformedRequest(f"the domain's playbook is {domain.playbook}, and only {allowed} would be allowed")
+
+
+def _check_parameters(domain: Domain) -> None:
+    """Each value is one that its playbook takes, whichever of them is used."""
+    for playbook in PARAMETERS:
+        try:
+            read_parameters(playbook, domain.playbook_parameters)
+        except BadParameter as error:
+            raise MalformedRequest(str(error)) from None
 
 
 def _check_never_block(domain: Domain) -> None:

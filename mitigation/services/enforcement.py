@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Mapping, Set
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,8 @@ from mitigation.services.counting import Clock, Written, count
 from mitigation.services.evidence import Evidence, advance
 from mitigation.services.filter_enforcement import StandingFilters
 from mitigation.services.projection import Projection, Projector, Wanted
+from mitigation.services.rows import aware, raw
+from mitigation.services.units import Unit
 
 LEASE = timedelta(seconds=30)
 RENEW_BELOW = timedelta(seconds=60)  # a rule whose deadline would come earlier than wanted by more is renewed
@@ -25,6 +27,7 @@ RULES_AT_ONCE = 400  # rows in one transaction: 20 to 40 ms
 OWNERS_AT_ONCE = 2_000
 FEW = 4_000  # keys that moved: with more, a look at everything takes no longer
 
+_LOOKED_AT = ("pk", "key", "state", "deadline")
 _WRITTEN = ("key", "state", "installed_at", "deadline", "read_at")  # of a Rule row, by a look
 
 log = logging.getLogger(__name__)
@@ -61,12 +64,15 @@ def reconcile(
     most_rules: int = 0,
     standing: Standing | None = None,
     full: bool = True,
+    gives_way: bool = False,
 ) -> bool:
     """Make the point hold what the rows want; whether this process did the work (another may hold the lease).
 
     `thorough`, as at the start of a process, also repairs what the driver does not list: foreign or leftover parts.
     More than `most_rules` that started within a minute trip the breaker (0: never). Not `full`, with the `standing` of
-    an earlier look, sees only to what changed since, as long as nobody else changed the equipment.
+    an earlier look, sees only to what changed since, as long as nobody else changed the equipment. A full look sees to
+    that first. While it then reads everything, and `gives_way`, it raises GaveWay once more is wanted: nothing is lost,
+    what was wanted until then is done.
 
     Idempotent. Equipment is talked to, and everything is computed, outside transactions; what changed is written in
     batches that are each short, what did not change not at all. A point that does not do as told is a result: its
@@ -83,17 +89,25 @@ def reconcile(
     is_known, standing.is_known = standing.is_known and point.enforces, False
     # First, so that what a filter accepts is let through before anything new is dropped.
     unfiltered = filter_enforcement.reconcile(point, driver, standing.filters, clock=clock, full=full or thorough)
-    if is_known and not full and not thorough and len(moved) <= FEW:
+    settled = None if unfiltered else seen
+    followed = is_known and not thorough and len(moved) <= FEW
+    if followed and (moved or changed or not full):
         followed = _follow(point, driver, standing, projection, moved, changed, holder=holder, clock=clock)
-    else:
-        followed = False
-    if not followed:
-        _look_at_all(point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough)
-    # Last: an end in the middle of the batches leaves the point dirty, and the next look goes on where it ended.
-    is_done = (standing.is_known or not point.enforces) and not unfiltered
-    done = {"reconciled": seen} if is_done else {}
-    EnforcementPoint.objects.filter(pk=point_id).update(reconciled_at=clock(), **done)
+    elif followed:
+        standing.is_known = True
+    if followed:
+        _done(point, settled if standing.is_known else None, now=clock())
+    if not followed or (full and standing.is_known):
+        with driver.giving_way(points.more_wanted(point_id, seen) if followed and gives_way else None):
+            _look_at_all(point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough)
+        _done(point, settled if standing.is_known or not point.enforces else None, now=clock())
     return True
+
+
+def _done(point: EnforcementPoint, seen: int | None, *, now: datetime) -> None:
+    """Last: an end in the middle of the batches leaves the point dirty, and the next look goes on where it ended."""
+    reconciled = {} if seen is None else {"reconciled": seen}
+    EnforcementPoint.objects.filter(pk=point.pk).update(reconciled_at=now, **reconciled)
 
 
 def _look_at_all(
@@ -108,7 +122,9 @@ def _look_at_all(
 ) -> None:
     """Read back everything, repair it, and compare every row."""
     if point.enforces:
-        installed, problem = _bring_about(point, driver, projection, holder=holder, clock=clock, thorough=thorough)
+        installed, problem = _bring_about(
+            point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough
+        )
     else:
         installed, problem = {}, "dry run: no traffic is touched"
     _conclude(point, driver, standing, projection, installed, problem, now=clock())
@@ -125,6 +141,7 @@ def _conclude(
     now: datetime,
 ) -> None:
     """Write what a look at everything found."""
+    standing.is_known = False
     if problem:
         _note_health(point, driver, problem, now=now)  # before all those rows: somebody waits for this word
     _write_rules(point, projection, installed, now=now)
@@ -146,13 +163,16 @@ def _follow(
     holder: str,
     clock: Clock,
 ) -> bool:
-    """See to these keys and these mitigations, nothing else; False where only a look at everything will do."""
+    """See to these keys and these mitigations, nothing else; False where only a look at everything will do.
+
+    Equipment that fails has failed for all: that is written, and everything is to be read again.
+    """
     now = clock()
     wanted = {key: projection.wanted[key] for key in moved if key in projection.wanted}
     before = {
         key: Installed(key, round((standing.installed[key] - now).total_seconds()))
         for key in moved
-        if key in standing.installed
+        if standing.installed.get(key, now) > now
     }
     try:
         add, remove = _difference(wanted, before, projection, now=now)
@@ -206,7 +226,14 @@ def release(point_id: int, *, holder: str) -> None:
 
 
 def _bring_about(
-    point: EnforcementPoint, driver: Driver, projection: Projection, *, holder: str, clock: Clock, thorough: bool
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: Standing,
+    projection: Projection,
+    *,
+    holder: str,
+    clock: Clock,
+    thorough: bool,
 ) -> tuple[dict[str, Installed], str]:
     """Apply the difference; returns what was read back, and the problem in a sentence if there is one."""
     try:
@@ -216,9 +243,11 @@ def _bring_about(
             return before, ""
         if not lease(point.pk, holder=holder, now=clock()):
             return before, "another process took this point over"
+        driver.give_way = None
+        standing.is_known = False
         driver.apply(add, remove)
-        if remove:
-            count(point.pk, driver, clock=clock)  # the last totals of what went, while its rows are still there
+        if remove:  # the last totals of what went, while its rows are still there
+            count(point.pk, driver, clock=clock, only_parting=True, written=standing.written)
         if thorough:
             driver.resync(_desired(projection.wanted.values(), projection, now=clock()))
         return driver.installed(), ""
@@ -268,17 +297,44 @@ def _write_rules(
     if only is not None:
         rows, links = rows.filter(key__in=only), links.filter(rule__key__in=only)
         told = {key: told[key] for key in only if key in told}
-    known = {row.key: row for row in rows.only(*_WRITTEN)}
-    gone = [row.pk for key, row in known.items() if key not in told]
-    changed = [row for key, row in known.items() if key in projection.wanted and _prove(row, installed.get(key), now)]
-    changed += [row for key, row in known.items() if key in projection.shown and _only_show(row)]
+    known = {key: (pk, state, deadline) for pk, key, state, deadline in raw(rows.values_list(*_LOOKED_AT))}
+    gone = [pk for key, (pk, _, _) in known.items() if key not in told]
+    changed = [
+        pk for key, (pk, *row) in known.items() if key in told and _differs(projection, installed, key, row, now)
+    ]
     new = [_new_row(point, key, one, now) for key, one in told.items() if key not in known]
-    for row in new:
+
+    def set_what_was_read(row: Rule) -> None:
         _only_show(row) if row.key in projection.shown else _prove(row, installed.get(row.key), now)
+
+    def rewrite(some: Sequence[int], _: Unit) -> None:
+        rows = list(Rule.objects.filter(pk__in=some).only(*_WRITTEN))
+        for row in rows:
+            set_what_was_read(row)
+        bulk.update(rows, _WRITTEN)
+
+    for row in new:
+        set_what_was_read(row)
     in_batches(gone, RULES_AT_ONCE, lambda some, _: _delete(Rule.objects.filter(pk__in=some)), now=now)
-    in_batches(changed, RULES_AT_ONCE, lambda some, _: bulk.update(some, _WRITTEN), now=now)
+    in_batches(changed, RULES_AT_ONCE, rewrite, now=now)
     in_batches(new, RULES_AT_ONCE, lambda some, _: bulk.insert(some), now=now)
-    _write_owners(links, {row.key: row.pk for row in [*known.values(), *new]}, told, now=now)
+    ids = {key: pk for key, (pk, _, _) in known.items()} | {row.key: row.pk for row in new}
+    _write_owners(links, ids, told, now=now)
+
+
+def _differs(
+    projection: Projection, installed: Mapping[str, Installed], key: str, row: Sequence[Any], now: datetime
+) -> bool:
+    """Whether a row, of which `row` are state and deadline, says anything else than was read, beyond a few seconds."""
+    state, deadline = row
+    if key in projection.shown:
+        return bool(state != Rule.State.SHADOW)
+    read_back = installed.get(key)
+    if read_back is None:
+        return bool(state != Rule.State.WANTED)
+    if state != Rule.State.INSTALLED or deadline is None:
+        return True
+    return abs(now + timedelta(seconds=read_back.expires_in_seconds) - aware(deadline)) > timedelta(seconds=5)
 
 
 def _new_row(point: EnforcementPoint, key: str, one: Wanted, now: datetime) -> Rule:
@@ -291,26 +347,18 @@ def _delete(query: QuerySet[Any]) -> None:
     query.delete()
 
 
-def _prove(row: Rule, read_back: Installed | None, now: datetime) -> bool:
-    """Set what the reading shows; whether anything worth writing changed."""
+def _prove(row: Rule, read_back: Installed | None, now: datetime) -> None:
+    """Set what the reading shows."""
     if read_back is None:
-        was = row.state
         row.state, row.installed_at, row.deadline = Rule.State.WANTED, None, None
-        return was != row.state
-    deadline = now + timedelta(seconds=read_back.expires_in_seconds)
-    moved = row.deadline is None or abs(deadline - row.deadline) > timedelta(seconds=5)
-    if row.state == Rule.State.INSTALLED and not moved:
-        return False
+        return
     row.state, row.installed_at = Rule.State.INSTALLED, row.installed_at or now
-    row.deadline, row.read_at = deadline, now
-    return True
+    row.deadline, row.read_at = now + timedelta(seconds=read_back.expires_in_seconds), now
 
 
-def _only_show(row: Rule) -> bool:
-    """Of a domain in shadow mode; whether it was anything else before."""
-    was = row.state
+def _only_show(row: Rule) -> None:
+    """Of a domain in shadow mode."""
     row.state, row.installed_at, row.deadline = Rule.State.SHADOW, None, None
-    return was != row.state
 
 
 def _write_owners(
@@ -318,7 +366,7 @@ def _write_owners(
 ) -> None:
     """`links` that there may be, `rules`: ids by key."""
     wanted = {(rules[key], owner) for key, one in told.items() for owner in one.owners}
-    existing = {(rule_id, owner): pk for pk, rule_id, owner in links.values_list("pk", "rule_id", "mitigation_id")}
+    existing = {(rule_id, owner): pk for pk, rule_id, owner in raw(links.values_list("pk", "rule_id", "mitigation_id"))}
     gone = [pk for pair, pk in existing.items() if pair not in wanted]
     fresh = [RuleOwner(rule_id=rule, mitigation_id=owner) for rule, owner in sorted(wanted - existing.keys())]
     in_batches(gone, OWNERS_AT_ONCE, lambda some, _: _delete(RuleOwner.objects.filter(pk__in=some)), now=now)

@@ -113,7 +113,8 @@ def _forget_proof(mitigation: Mitigation) -> set[str]:
 
 def _forget_counts(mitigation: Mitigation) -> set[str]:
     """Totals are since mitigation-start: another start begins anew."""
-    fields = {"dropped_packets", "dropped_octets", "passed_packets", "passed_octets", "counted_at", "dropped_at"}
+    words = ("dropped", "passed", "redirected")
+    fields = {f"{word}_{unit}" for word in words for unit in ("packets", "octets")} | {"counted_at", "dropped_at"}
     for name in fields:
         setattr(mitigation, name, None)
     return fields

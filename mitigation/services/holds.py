@@ -99,14 +99,14 @@ class Surge:
 
 
 def surge(starts: Iterable[tuple[datetime, Plan]], *, most_rules: int, now: datetime) -> Surge | None:
-    """Whether the dropping rules of what began within the last minute are more than `most_rules`.
+    """Whether the rules, but those that only count, of what began within the last minute are more than `most_rules`.
 
     `starts`: when each began, and its plan. What started in the same moment is held or let through together.
     """
     rules_at: dict[datetime, int] = {}
     for start, plan in starts:
         if now - SPAN < start <= now:
-            rules_at[start] = rules_at.get(start, 0) + sum(rule.drops for rule in plan.rules)
+            rules_at[start] = rules_at.get(start, 0) + sum(rule.touches for rule in plan.rules)
     total = 0
     for start in sorted(rules_at):
         total += rules_at[start]

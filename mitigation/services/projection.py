@@ -10,11 +10,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
-
-from django.db import connection
-from django.db.models import QuerySet
 
 from mitigation.exceptions import OutsidePolicy
 from mitigation.models import Domain, Mitigation, TargetName
@@ -22,10 +19,12 @@ from mitigation.protocol import targets
 from mitigation.protocol.scope import Network, Scope, covered_by
 from mitigation.protocol.status import Status
 from mitigation.rules.boxes import MAX_BOXES
+from mitigation.rules.parameters import BadParameter
 from mitigation.rules.playbooks import Plan, render
 from mitigation.rules.projection import Kept, Projected
 from mitigation.rules.scope import Scope as RuleScope
 from mitigation.services import approvals, holds, policies, scopes, shadow
+from mitigation.services.rows import aware, raw
 
 DEADLINE_SLACK = timedelta(seconds=300)  # a dead server does not end protection early
 HORIZON = timedelta(seconds=3600)  # how far ahead an indefinite mitigation's rules are promised
@@ -92,7 +91,6 @@ class _Seen:
     """One mitigation as it was at the last look: what its plan was made of, and the plan before anything held it."""
 
     inputs: Sequence[Any]
-    status: int
     names: Sequence[Any]
     began: datetime
     plan: Plan
@@ -107,18 +105,19 @@ class Projector:
         self.projection = Projection()
         self._kept: Kept[int] = Kept()
         self._seen: dict[int, _Seen] = {}
+        self._statuses: dict[int, int] = {}
         self._domains: dict[int, Sequence[Any]] = {}
         self._held: holds.Holds | None = None
 
     def look(self, *, now: datetime, most_rules: int = 0) -> Projection:
         """As `project_mitigations`. `moved` and `changed` gather until `take_changes`."""
-        rows = {row[0]: row for row in _raw(Mitigation.objects.enforced().values_list("pk", *INPUTS, "status", *TIMES))}
+        rows = {row[0]: row for row in raw(Mitigation.objects.enforced().values_list("pk", *INPUTS, "status", *TIMES))}
         domains = {domain.pk: domain for domain in Domain.objects.filter(pk__in={row[1] for row in rows.values()})}
         allowed = scopes.allowed(domains)
         names = _names()
         held = holds.Holds()
         projection = self.projection
-        projection.until = {pk: _aware(row[-1] or row[-2]) for pk, row in rows.items()}
+        projection.until = {pk: _end(row) for pk, row in rows.items()}
 
         surroundings = {pk: _all_of(domain, allowed[pk].prefixes) for pk, domain in domains.items()}
         elsewhere = {pk for pk, values in surroundings.items() if self._domains.get(pk) != values}
@@ -176,7 +175,6 @@ class Projector:
                 plan, waiting = _plan(mitigation, hosts, allowed[mitigation.domain_id].prefixes)
                 fresh[mitigation.pk] = _Seen(
                     inputs=row[1:-3],
-                    status=row[-3],
                     names=_said(hosts),
                     began=holds.began(mitigation),
                     plan=plan,
@@ -212,34 +210,19 @@ class Projector:
             projection.shown.pop(key, None)
             one = self._kept.found.get(key)
             if one is not None:
-                only_shown = one.rule.drops and one.owners <= projection.shadow
+                only_shown = one.rule.touches and one.owners <= projection.shadow
                 (projection.shown if only_shown else projection.wanted)[key] = one
         projection.moved |= moved
 
     def _to_be_told(self, rows: Mapping[int, Sequence[Any]]) -> set[int]:
         """Mitigations whose status somebody else changed to one that evidence may move."""
-        told = set()
-        for pk, seen in self._seen.items():
-            status = rows[pk][-3]
-            if status != seen.status:
-                seen.status = status
-                if status not in _SETTLED:
-                    told.add(pk)
-        return told
+        before, self._statuses = self._statuses, {pk: row[-3] for pk, row in rows.items()}
+        return {pk for pk, now in self._statuses.items() if now != before.get(pk) and now not in _SETTLED}
 
 
-def _raw(query: QuerySet[Any]) -> list[Sequence[Any]]:
-    """Rows as the database has them: JSON stays text and is only compared. A fifth of the time at 10,000."""
-    sql, parameters = query.query.sql_with_params()
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        rows: list[Sequence[Any]] = cursor.fetchall()
-    return rows
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    """SQLite keeps UTC without saying so."""
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+def _end(row: Sequence[Any]) -> datetime | None:
+    until = row[-1] or row[-2]
+    return until and aware(until)
 
 
 def _all_of(domain: Domain, prefixes: Sequence[Network]) -> Sequence[Any]:
@@ -290,7 +273,10 @@ class Resolved:
             policies.check(self._domain, self._scope, playbook)
         except OutsidePolicy as error:
             return Plan(refused=str(error))
-        plans = [render(playbook, part, self._domain.playbook_parameters) for part in self._parts()]
+        try:
+            plans = [render(playbook, part, self._domain.playbook_parameters) for part in self._parts()]
+        except BadParameter as error:  # of this domain alone: the others' rules are rendered all the same
+            return Plan(refused=str(error))
         refused = next((plan.refused for plan in plans if plan.refused), None)
         if refused:
             return Plan(refused=refused)
@@ -316,11 +302,13 @@ class Resolved:
         return found
 
     def _parts(self) -> list[RuleScope]:
+        name = self._scope.digest()
         fqdns = (network for name in self._scope.target_fqdn for network in self._addresses.get(name, ()))
         first = RuleScope(
             prefixes=tuple(dict.fromkeys((*self._scope.target_prefix, *fqdns))),
             port_ranges=tuple((ports.lower, ports.upper) for ports in self._scope.target_port_range),
             protocols=self._scope.target_protocol,
+            part_of=name,
         )
         by_service: dict[tuple[int, tuple[int, ...]], dict[Network, None]] = {}
         for location in map(targets.parse_target_uri, self._scope.target_uri):
@@ -328,7 +316,7 @@ class Resolved:
             service = (location.port, location.protocols_over(udp=self._domain.https_over_udp))
             by_service.setdefault(service, {}).update(dict.fromkeys(hosts))
         uris = [
-            RuleScope(prefixes=tuple(networks), port_ranges=((port, port),), protocols=protocols)
+            RuleScope(prefixes=tuple(networks), port_ranges=((port, port),), protocols=protocols, part_of=name)
             for (port, protocols), networks in by_service.items()
         ]
         return [part for part in (first, *uris) if part.prefixes]

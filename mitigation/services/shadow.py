@@ -37,6 +37,6 @@ def estimate(mitigation: Mitigation) -> Estimate | None:
 def with_counters(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     """These rules, and rules that count all of their scope and touch nothing, where there are none yet."""
     rules = tuple(rules)
-    if any(not rule.drops for rule in rules):
+    if any(not rule.touches for rule in rules):
         return rules
     return (*rules, *(Rule(Kind.PASSED, rule.box) for rule in rules))

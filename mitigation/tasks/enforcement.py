@@ -16,10 +16,10 @@ from django.utils import timezone
 
 from mitigation.drivers.base import Driver
 from mitigation.drivers.registry import get_driver
-from mitigation.exceptions import DriverError
+from mitigation.exceptions import DriverError, GaveWay
 from mitigation.models import EnforcementPoint
 from mitigation.pki.home import Home
-from mitigation.services import enforcement, filter_enforcement, holds
+from mitigation.services import enforcement, filter_enforcement, holds, points
 from mitigation.tasks import holder
 
 FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty
@@ -27,6 +27,8 @@ FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty
 # When the equipment says that somebody changed something, a look comes earlier. It may well have been something of
 # theirs, and often, so looks take no more than half of the time: that many times as long passes between them.
 REST = 1.0
+
+LONGEST_WAIT = 60.0  # seconds since the last one: then a full look, or counting, gives way to nothing any more
 
 log = logging.getLogger(__name__)
 
@@ -104,25 +106,36 @@ def _reconcile(point: EnforcementPoint, *, full: bool) -> None:
         enforcement.release(point.pk, holder=point.lease_holder)
     first, began = point.pk not in _last_full, time.monotonic()
     standing = _standing.setdefault(point.pk, enforcement.Standing())
-    if enforcement.reconcile(
-        point.pk,
-        _driver(point),
-        holder=_holder,
-        clock=_now,
-        thorough=first and point.enforces,
-        most_rules=settings.DOTS_BREAKER_RULES,
-        standing=standing,
-        full=full,
-    ) and (full or not standing.is_known):
+    since = began - _last_full.get(point.pk, 0.0)
+    try:
+        was_ours = enforcement.reconcile(
+            point.pk,
+            _driver(point),
+            holder=_holder,
+            clock=_now,
+            thorough=first and point.enforces,
+            most_rules=settings.DOTS_BREAKER_RULES,
+            standing=standing,
+            full=full,
+            gives_way=since < LONGEST_WAIT,
+        )
+    except GaveWay:
+        return
+    if was_ours and (full or not standing.is_known):
         _last_full[point.pk] = time.monotonic()
         _last_took[point.pk] = _last_full[point.pk] - began
 
 
 def _count(point: EnforcementPoint) -> None:
-    began = time.monotonic()
+    began, driver = time.monotonic(), _driver(point)
+    is_patient = began - _counted.get(point.pk, (0.0, 0.0))[0] < LONGEST_WAIT
+    standing = _standing.setdefault(point.pk, enforcement.Standing())
     try:
-        enforcement.count(point.pk, _driver(point), clock=_now, written=_standing[point.pk].written)
-        filter_enforcement.count(point.pk, _driver(point), _standing[point.pk].filters, clock=_now)
+        filter_enforcement.count(point.pk, driver, standing.filters, clock=_now)
+        with driver.giving_way(points.more_wanted(point.pk, point.wanted) if is_patient else None):
+            enforcement.count(point.pk, driver, clock=_now, written=standing.written)
+    except GaveWay:
+        return
     except DriverError as error:
         log.warning("point %s: counters cannot be read: %s", point.name, error)
         _last_full[point.pk] = 0.0  # look closely, soon

@@ -104,6 +104,8 @@ def test_whole_plans_can_be_expressed(tmp_path):
     rules = [
         *render("shield", scope(HOST, "2001:db8::/32"), {}).rules,
         *discard(scope("198.51.100.8", protocols=(17,))),
+        *(rule for rule in render("ratelimit", scope(HOST), {"limit_packets": 1}).rules if rule.drops),
+        *render("redirect", scope(HOST), {}).rules,
     ]
 
     assert nftables(tmp_path).check(rules) == []

@@ -100,8 +100,9 @@ def test_an_operator_reads_one_plain_line(rule, text):
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_every_kind_has_words_and_only_counting_does_not_drop(kind):
+def test_every_kind_has_words_and_only_counting_and_marking_do_not_drop(kind):
     rule = Rule(kind, HOST, Parameters(1, 1, (53,), (ip_network("10.0.0.0/8"),)))
 
     assert "198.51.100.7" in rule.text
-    assert rule.drops == (kind is not Kind.PASSED)
+    assert rule.drops == (kind not in (Kind.REDIRECT, Kind.PASSED))
+    assert rule.touches == (kind is not Kind.PASSED)

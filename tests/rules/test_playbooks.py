@@ -213,7 +213,7 @@ def test_a_bad_policy_value_is_named(policy, complaint):
 
 
 def test_an_unknown_playbook_is_named_with_the_known_ones():
-    with pytest.raises(BadParameter, match="no playbook scrub; known are discard, shield"):
+    with pytest.raises(BadParameter, match="no playbook scrub; known are discard, ratelimit, redirect, shield"):
         render("scrub", WHOLE, {})
 
 

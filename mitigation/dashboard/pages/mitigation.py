@@ -17,6 +17,7 @@ from mitigation.dashboard.pages.base import Context, Page
 from mitigation.dashboard.rows import Countdown, MitigationRow
 from mitigation.models import Mitigation, Rule
 from mitigation.protocol.status import Status
+from mitigation.rules.canonical import Kind
 from mitigation.services import shadow
 
 
@@ -91,6 +92,7 @@ class Total:
 
 def _totals(row: MitigationRow) -> list[Total]:
     rates, mitigation = row.rates, row.mitigation
+    redirected = [Total("Redirected", formats.octets(mitigation.redirected_octets))]
     return [
         Total("Peak", row.peak),
         Total("Now", row.now),
@@ -98,6 +100,7 @@ def _totals(row: MitigationRow) -> list[Total]:
         Total("Dropped", row.dropped_share, "dropped"),
         Total("Since start", formats.octets(mitigation.dropped_octets), "dropped"),
         Total("Allowed", formats.bit_rate(rates.passed_bits) if rates else row.now, "allowed"),
+        *(redirected if mitigation.redirected_packets else []),
     ]
 
 
@@ -166,7 +169,7 @@ def _rule_row(rule: Rule, now: datetime) -> RuleRow:
     counts = rule.point.counts
     return RuleRow(
         text=rule.text,
-        action="drop" if rule.drops else "count",
+        action="drop" if rule.drops else "redirect" if rule.kind == Kind.REDIRECT else "count",
         packets=formats.packets(rule.packets) if counts else Figure(formats.NO_COUNTERS),
         octets=formats.octets(rule.octets) if counts else Figure(formats.NO_COUNTERS),
         deadline=_deadline(rule, now),

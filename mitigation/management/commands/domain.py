@@ -8,6 +8,7 @@ from typing import Any
 
 from mitigation.management.commands._output import Verbs, actor, cell, now
 from mitigation.models import Domain
+from mitigation.rules.parameters import PARAMETERS, parse_parameter
 from mitigation.services import domains
 
 
@@ -18,6 +19,7 @@ class Command(Verbs):
         "set": "change a domain's policy",
         "list": "the domains there are",
         "show": "everything about one: what it may ask for, and its policy",
+        "parameters": "what a playbook lets a policy set, with the reason of each default",
     }
 
     def arguments_add(self, parser: ArgumentParser) -> None:
@@ -38,6 +40,13 @@ class Command(Verbs):
         parser.add_argument("--https-over-udp", action=BooleanOptionalAction, help="an https URI means HTTP/3 too")
         parser.add_argument("--playbook", metavar="NAME", help="what its requests are turned into rules by")
         parser.add_argument("--allowed-playbooks", nargs="*", metavar="NAME", help="none: all there are")
+        parser.add_argument(
+            "--parameter",
+            action="append",
+            dest="playbook_parameters",
+            metavar="NAME=VALUE",
+            help="of a playbook, as `domain parameters` shows them; VALUE may be `default`; may be given several times",
+        )
         parser.add_argument("--approval", choices=Domain.Approval.values, help="who lets a request be enforced")
         parser.add_argument("--approval-within", type=int, metavar="SECONDS", help="after that it is withdrawn")
         parser.add_argument(
@@ -54,6 +63,8 @@ class Command(Verbs):
 
     def do_set(self, options: Mapping[str, Any]) -> None:
         values = {name: options[name] for name in domains.CHANGEABLE if options[name] is not None}
+        if "playbook_parameters" in values:
+            values["playbook_parameters"] = dict(map(parse_parameter, values["playbook_parameters"]))
         domain = domains.change_domain(options["name"], values, actor=actor(), now=now())
         self.show_one(_values(domain), options, sentence=f"domain {domain} is changed")
 
@@ -67,6 +78,32 @@ class Command(Verbs):
             options,
             sentence="\n".join(f"{name.replace('_', ' ')}: {cell(value)}" for name, value in values.items()),
         )
+
+    def arguments_parameters(self, parser: ArgumentParser) -> None:
+        parser.add_argument("name", metavar="NAME", nargs="?", help="a domain: what holds there; none: the defaults")
+
+    def do_parameters(self, options: Mapping[str, Any]) -> None:
+        given = domains.find_domain(options["name"]).playbook_parameters if options["name"] else {}
+        rows = [
+            {
+                "playbook": playbook,
+                "parameter": parameter.name,
+                "value": parameter.read(parameter.name, given[parameter.name])
+                if parameter.name in given
+                else parameter.default,
+                "meaning": parameter.meaning,
+                "source": parameter.source,
+            }
+            for playbook, parameters in PARAMETERS.items()
+            for parameter in parameters
+        ]
+        if options["json"]:
+            self.show_rows(rows, options, empty="")
+            return
+        for row in rows:
+            self.stdout.write(f"{row['playbook']}  {row['parameter']} = {cell(row['value'])}")
+            self.stdout.write(f"    {row['meaning']}")
+            self.stdout.write(f"    default from {row['source']}")
 
     def do_list(self, options: Mapping[str, Any]) -> None:
         rows = [_row(domain) for domain in Domain.objects.order_by("name").prefetch_related("prefixes", "names")]
