@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from mitigation.drivers.base import Counter
 from mitigation.drivers.dryrun import DryRunDriver
 from mitigation.models import Acl, Client, Domain, DomainPrefix, EnforcedAce, EnforcementPoint, Hold, Mitigation
 from mitigation.protocol.filters import ActivationType
-from mitigation.services import domains, enforcement, filter_enforcement, filters, holds
+from mitigation.protocol.scope import range_keys
+from mitigation.services import enforcement, filter_enforcement, filters, holds
 from mitigation.services.enforcement import Standing
 
 IMMEDIATE, MITIGATING, NEVER = (
@@ -160,7 +162,9 @@ def test_a_list_whose_destination_the_domain_has_lost_does_not_stand(
     assert names(driver) == {key_of(cast.alice): ["lost", "kept"]}
 
     DomainPrefix.objects.filter(prefix="198.51.100.0/24").delete()
-    domains.add_prefix("a.example", "198.51.100.128/25", actor="test", now=now)
+    first, last = range_keys(ip_network("198.51.100.128/25"))
+    domain = Domain.objects.get(name="a.example")
+    DomainPrefix.objects.create(domain=domain, prefix="198.51.100.128/25", family=4, first=first, last=last)
     look()
 
     assert names(driver) == {key_of(cast.alice): ["kept"]}
