@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
+from data_trees import Connect
 
 from tests.harness.console import Console
 from tests.harness.product import Cast, Product
 from tests.harness.rest import Rest
 
 CASTS_AT_ONCE = 24
-
-Connect = Callable[..., Rest]
 
 
 @pytest.fixture(scope="session")
