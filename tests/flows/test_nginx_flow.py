@@ -34,9 +34,9 @@ def product() -> Iterator[Product]:
         pytest.skip("nginx is not installed: apt install nginx")
     directory = Path(tempfile.mkdtemp(prefix="dots-proxy-"))
     try:
-        with running(environment={"DOTS_DATA_SOCKET": str(directory / "data.sock"), "DOTS_DRIVER": "dryrun"}) as one:
-            with _nginx(one, directory):
-                yield one
+        environment = {"DOTS_DATA_SOCKET": str(directory / "data.sock"), "DOTS_DRIVER": "dryrun"}
+        with running(environment=environment) as one, _nginx(one, directory):
+            yield one
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
