@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from django.db.models import Q
 
@@ -28,6 +29,9 @@ ASKED_AT_ONCE = 5_000  # parameters of one query
 
 Clock = Callable[[], datetime]
 Readings = Mapping[str, Sequence[Counter]]
+Written = dict[str, tuple[str, int]]  # by key, epoch and packets as the row has them
+
+Asked = TypeVar("Asked")
 
 
 @dataclass(slots=True)
@@ -67,37 +71,69 @@ class _Seen:
             self.passed_octets += moved.octets
 
 
-def count(point_id: int, driver: Driver, *, clock: Clock) -> None:
+def count(
+    point_id: int, driver: Driver, *, clock: Clock, only_parting: bool = False, written: Written | None = None
+) -> None:
     """Read the counters and add what is new to rules, mitigations and samples. Raises DriverError.
 
     What a rule counted and what its mitigations have of it are written together, some hundred rules at a time. Rule
-    rows are the enforcer's alone, so what was read of them before the transaction still holds in it.
+    rows are the enforcer's alone, so what was read of them before the transaction still holds in it. `only_parting`
+    asks for nothing but the last totals of what was taken away. `written` is what earlier calls remember of rows.
+    Where the driver gives way, and what it calls raises GaveWay, the rest is left for the next call.
     """
+    written = written if written is not None else {}
+    _add(point_id, driver.parting_counters(), written, clock())  # they come once only, so nothing ends this
+    if only_parting:
+        return
+    readings = _add(point_id, driver.counters(), written, clock(), give_way=driver.give_way)
+    for key in written.keys() - readings.keys():
+        del written[key]
+
+
+def _add(
+    point_id: int,
+    counters: Iterable[Counter],
+    written: Written,
+    now: datetime,
+    *,
+    give_way: Callable[[], None] | None = None,
+) -> Readings:
     readings: dict[str, list[Counter]] = {}
-    for reading in driver.counters():
+    for reading in counters:
         readings.setdefault(reading.key, []).append(reading)
     if not readings:
-        return
-    now = clock()
-    moved = _moved(point_id, readings)
+        return readings
+    moved = _moved(point_id, readings, written)
     samples = _latest_samples(now) if moved else {}
-    in_batches(moved, RULES_AT_ONCE, lambda some, unit: _write(some, samples, unit), now=now)
-    written = {owner for one in moved for owner in one.owners}
-    quiet = sorted(_quiet(point_id, readings, now) - written)
+
+    def write(some: Sequence[_Moved], unit: Unit) -> None:
+        if give_way is not None:
+            give_way()
+        _write(some, samples, unit)
+
+    try:
+        in_batches(moved, RULES_AT_ONCE, write, now=now)
+    except BaseException:
+        written.clear()  # how far that went, the rows will tell
+        raise
+    written |= {one.rule.key: (one.rule.epoch, one.rule.raw_packets) for one in moved}
+    owners = {owner for one in moved for owner in one.owners}
+    quiet = sorted(_quiet(point_id, readings, now) - owners)
     in_batches(quiet, QUIET_AT_ONCE, lambda some, unit: _add_up(dict.fromkeys(some, _Seen()), {}, unit), now=now)
+    return readings
 
 
 # -- before anything is locked ----------------------------------------------------------------------------------------
 
 
-def _moved(point_id: int, readings: Readings) -> list[_Moved]:
+def _moved(point_id: int, readings: Readings, written: Written) -> list[_Moved]:
     """Rules of which a counter moved or began anew, those of one mitigation beside each other."""
-    fields = ("pk", "key", "epoch", "raw_packets")
-    candidates = [
-        pk
-        for pk, key, epoch, packets in Rule.objects.filter(point_id=point_id).values_list(*fields)
-        if any((one.epoch, one.packets) != (epoch, packets) for one in readings.get(key, ()))
-    ]
+    keys = [key for key, some in readings.items() if _differ(some, written.get(key))]
+    candidates = []
+    for pk, key, epoch, packets in _rows(point_id, keys, len(readings)):
+        written[key] = epoch, packets
+        if _differ(readings.get(key, ()), written[key]):
+            candidates.append(pk)
     moved: dict[int, _Moved] = {}
     for some in _slices(candidates):
         for rule in Rule.objects.filter(pk__in=some):
@@ -109,6 +145,20 @@ def _moved(point_id: int, readings: Readings) -> list[_Moved]:
         for rule_id, owner in links.values_list("rule_id", "mitigation_id"):
             moved[rule_id].owners.append(owner)
     return sorted(moved.values(), key=lambda one: one.owners[:1])
+
+
+def _rows(point_id: int, keys: Sequence[str], there_are: int) -> Iterable[tuple[int, str, str, int]]:
+    """Of these keys, or of all where that is one question in the place of many."""
+    rows = Rule.objects.filter(point_id=point_id).values_list("pk", "key", "epoch", "raw_packets")
+    if len(keys) == there_are:
+        yield from rows
+        return
+    for some in _slices(keys):
+        yield from rows.filter(key__in=some)
+
+
+def _differ(readings: Sequence[Counter], written: tuple[str, int] | None) -> bool:
+    return any((one.epoch, one.packets) != written for one in readings)
 
 
 def _take_all(rule: Rule, readings: Sequence[Counter]) -> tuple[int, int]:
@@ -160,7 +210,7 @@ def _quiet(point_id: int, readings: Readings, now: datetime) -> set[int]:
     }
 
 
-def _slices(ids: Sequence[int]) -> Iterable[Sequence[int]]:
+def _slices(ids: Sequence[Asked]) -> Iterable[Sequence[Asked]]:
     return (ids[start : start + ASKED_AT_ONCE] for start in range(0, len(ids), ASKED_AT_ONCE))
 
 
