@@ -16,8 +16,9 @@ from mitigation.drivers.base import Counter, Driver
 from mitigation.models import Mitigation, Rule, RuleOwner, Sample
 from mitigation.protocol.status import Status
 from mitigation.rules.canonical import Kind
-from mitigation.services import bulk, locks
+from mitigation.services import bulk, escalation, locks
 from mitigation.services.batches import in_batches
+from mitigation.services.escalation import Traffic
 from mitigation.services.evidence import attack_is_over, judge_attack
 from mitigation.services.units import Unit
 
@@ -50,16 +51,19 @@ class _Seen:
     passed_octets: int = 0
     redirected_packets: int = 0
     redirected_octets: int = 0
+    by_kind: dict[str, Traffic] = field(default_factory=dict)
 
     @property
     def anything(self) -> bool:
         return bool(self.dropped_packets or self.passed_packets or self.redirected_packets)
 
     def add(self, moved: _Moved) -> None:
+        kind = moved.rule.kind
+        self.by_kind[kind] = self.by_kind.get(kind, Traffic()) + Traffic(moved.packets, moved.octets)
         if moved.rule.drops:
             self.dropped_packets += moved.packets
             self.dropped_octets += moved.octets
-        elif moved.rule.kind == Kind.REDIRECT:
+        elif kind == Kind.REDIRECT:
             self.redirected_packets += moved.packets
             self.redirected_octets += moved.octets
         else:
@@ -138,17 +142,22 @@ def _latest_samples(now: datetime) -> dict[int, Sample]:
     return {sample.mitigation_id: sample for sample in Sample.objects.filter(at__gte=since).order_by("at")}
 
 
+_LOOKED_AT = ("status", "dropped_packets", "dropped_at", "installed_at", "domain", "step_until", "pressed_since")
+
+
 def _quiet(point_id: int, readings: Readings, now: datetime) -> set[int]:
-    """Mitigations to write though their rules did not move: those without totals yet, and those whose attack is over.
+    """Mitigations to look at though their rules did not move: without totals yet, with their attack over, or on a step.
 
     Only what was read counts: rules that are gone from the equipment say nothing about an attack.
     """
     may_be_over = Q(status=int(Status.MITIGATED), dropped_at__isnull=False, domain__attack_over_after__gt=0)
-    found = Mitigation.objects.enforced().filter(Q(dropped_packets=None) | may_be_over).select_related("domain")
+    on_a_step = Q(step_until__isnull=False) | Q(pressed_since__isnull=False)
+    wanted = Q(dropped_packets=None) | may_be_over | on_a_step
+    found = Mitigation.objects.enforced().filter(wanted).select_related("domain")
     quiet = [
         mitigation.pk
-        for mitigation in found.only("status", "dropped_packets", "dropped_at", "installed_at", "domain")
-        if mitigation.dropped_packets is None or attack_is_over(mitigation, now)
+        for mitigation in found.only(*_LOOKED_AT)
+        if mitigation.dropped_packets is None or attack_is_over(mitigation, now) or escalation.is_stepping(mitigation)
     ]
     return {
         owner
@@ -185,10 +194,12 @@ def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], unit: Unit) -
         one = seen[mitigation.pk]
         if one.anything:
             touched.append(_sample(mitigation, one, samples, unit.now))
+        seconds = _since_counted(mitigation, unit.now)
         fields = _total(mitigation, one, unit.now)
         if fields:
             unit.save(mitigation, *fields)
         judge_attack(mitigation, unit)
+        escalation.judge(mitigation, Traffic(one.passed_packets, one.passed_octets), one.by_kind, seconds, unit)
     bulk.update([sample for sample in touched if sample.pk], ["at", "seconds", *_COUNTS])
     bulk.insert([sample for sample in touched if not sample.pk])
 
@@ -217,10 +228,14 @@ def _total(mitigation: Mitigation, seen: _Seen, now: datetime) -> list[str]:
     return fields
 
 
+def _since_counted(mitigation: Mitigation, now: datetime) -> float:
+    since = mitigation.counted_at or mitigation.installed_at or now
+    return max((now - since).total_seconds(), 0.001)
+
+
 def _sample(mitigation: Mitigation, seen: _Seen, samples: dict[int, Sample], now: datetime) -> Sample:
     """One row for ten seconds, growing while they last, so that a live chart need not wait for the end of them."""
-    since = mitigation.counted_at or mitigation.installed_at or now
-    elapsed = min(max((now - since).total_seconds(), 0.001), SAMPLE_SECONDS)
+    elapsed = min(_since_counted(mitigation, now), SAMPLE_SECONDS)
     last = samples.get(mitigation.pk)
     if last is None or last.seconds + elapsed > SAMPLE_SECONDS:
         last = samples[mitigation.pk] = Sample(mitigation=mitigation, seconds=0.0)
