@@ -7,8 +7,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "dotsweb.settings")
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-settings.ROOT_URLCONF = "mitigation.data_channel.urls"
-settings.MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
-settings.ALLOWED_HOSTS = ["*"]  # clients reach it by whatever name their certificate check accepted
+from mitigation.data_channel.bodies import MAXIMUM_OCTETS, Limited
 
-application = get_asgi_application()
+settings.ROOT_URLCONF = "mitigation.data_channel.urls"
+settings.MIDDLEWARE = []
+settings.ALLOWED_HOSTS = ["*"]  # clients reach it by whatever name their certificate check accepted
+settings.DATA_UPLOAD_MAX_MEMORY_SIZE = MAXIMUM_OCTETS
+
+application = Limited(get_asgi_application())

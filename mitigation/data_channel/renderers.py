@@ -1,14 +1,12 @@
 """application/yang-data+json (RFC 8040, section 11.3.2)."""
 
-from rest_framework.parsers import JSONParser
 from rest_framework.renderers import JSONRenderer
+
+MEDIA_TYPE = "application/yang-data+json"
 
 
 class YangJSONRenderer(JSONRenderer):
-    media_type = "application/yang-data+json"
+    media_type = MEDIA_TYPE
     format = "yang"
     charset = None
-
-
-class YangJSONParser(JSONParser):
-    media_type = "application/yang-data+json"
+    ensure_ascii = False

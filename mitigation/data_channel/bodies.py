@@ -1,0 +1,120 @@
+"""Bodies of requests: bounded before they are read, strict JSON (RFC 7951 on RFC 7493), one member at the top."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from rest_framework.request import Request
+
+from mitigation.data_channel import errors
+from mitigation.data_channel.renderers import MEDIA_TYPE
+from mitigation.protocol.nodes import MODULE, Node
+from mitigation.protocol.trees import INVALID, UNKNOWN
+
+MAXIMUM_OCTETS = 4 * 1024 * 1024
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Any, Receive, Send], Awaitable[None]]
+
+
+class Limited:
+    """An ASGI application that refuses a body over the limit: by its announced length, or as soon as it is passed."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        if _announced(scope["headers"]) > MAXIMUM_OCTETS:
+            await _refuse(send)
+            return
+        taken = 0
+        refused = False
+
+        async def counted() -> Message:
+            nonlocal taken, refused
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > MAXIMUM_OCTETS and not refused:
+                refused = True
+                await _refuse(send)
+                return {"type": "http.disconnect"}
+            return message
+
+        async def unless_refused(message: Message) -> None:
+            if not refused:
+                await send(message)
+
+        await self._application(scope, counted, unless_refused)
+
+
+def _announced(headers: list[tuple[bytes, bytes]]) -> int:
+    text = next((value for name, value in headers if name == b"content-length"), b"0")
+    return int(text) if text.isdigit() else 0
+
+
+async def _refuse(send: Send) -> None:
+    found = errors.body("too-big", f"a body has at most {MAXIMUM_OCTETS:,} octets", kind="transport")
+    payload = json.dumps(found).encode()
+    headers = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(payload)).encode()),
+        (b"cache-control", b"no-cache"),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": payload})
+
+
+def read(request: Request) -> Any:
+    """The JSON value. Raises BadMessage."""
+    octets = request._request.body
+    if not octets:
+        raise errors.BadMessage("the request has no body", tag=INVALID)
+    media_type = request.content_type.partition(";")[0].strip().lower()
+    if media_type != MEDIA_TYPE:
+        raise errors.BadMessage(f"a body is {MEDIA_TYPE}", tag=INVALID, http_status=415)
+    try:
+        return json.loads(octets.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise errors.BadMessage("the body is not UTF-8") from None
+    except RecursionError:
+        raise errors.BadMessage("the body is nested too deep") from None
+    except ValueError as error:
+        raise errors.BadMessage(f"the body is not JSON: {error}") from None
+
+
+def only_member(value: Any) -> tuple[str, Any]:
+    """The one member at the top of a body, without the name of its module. Raises BadMessage."""
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise errors.BadMessage("a body is an object with one member: the node that is meant", tag=INVALID)
+    ((name, held),) = value.items()
+    module, colon, bare = name.rpartition(":")
+    if not colon or module != MODULE:
+        sentence = f"the member at the top of a body begins with {MODULE}:, {name[:60]!r} does not"
+        raise errors.BadMessage(sentence, tag=UNKNOWN)
+    return bare, held
+
+
+def named(node: Node, value: Any) -> dict[str, Any]:
+    """An answer's body: the node under its name, with that of its module (RFC 7951, section 4)."""
+    return {f"{node.module}:{node.name}": value}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the member {twice[:60]!r} is there twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
