@@ -107,9 +107,12 @@ class Enforcer:
     """One point with the real driver."""
 
     def __init__(self, driver: NftablesDriver, database: Path, client_id: int, point_id: int) -> None:
+        from mitigation.services import enforcement
+
         self.driver, self.database = driver, database
         self._client_id, self._point_id = client_id, point_id
         self._mid = 0
+        self._standing = enforcement.Standing()
 
     def ask(self, count: int) -> None:
         """So many more mitigations, each of an address of its own."""
@@ -129,19 +132,35 @@ class Enforcer:
                 batch.append(Submission(self._client_id, wanted))
             submit_many(batch, now=timezone.now())
 
-    def reconcile(self) -> None:
+    def reconcile(self, *, full: bool = True) -> None:
         from django.utils import timezone
 
         from mitigation.services import enforcement
 
-        enforcement.reconcile(self._point_id, self.driver, holder="bench", clock=timezone.now)
+        enforcement.reconcile(
+            self._point_id, self.driver, holder="bench", clock=timezone.now, standing=self._standing, full=full
+        )
+
+    def follow(self) -> None:
+        """As after a request: only what changed."""
+        self.reconcile(full=False)
 
     def count(self) -> None:
         from django.utils import timezone
 
         from mitigation.services import enforcement
 
-        enforcement.count(self._point_id, self.driver, clock=timezone.now)
+        enforcement.count(self._point_id, self.driver, clock=timezone.now, written=self._standing.written)
+
+    def end(self, count: int) -> None:
+        """The last so many, at once."""
+        from django.utils import timezone
+
+        from mitigation.models import Mitigation
+        from mitigation.services import mitigations
+
+        for pk in Mitigation.objects.live().order_by("-pk").values_list("pk", flat=True)[:count]:
+            mitigations.stop(pk, actor="bench", reason="", now=timezone.now())
 
 
 def measure(enforcer: Enforcer, size: int, already: int) -> dict[str, Any]:
@@ -168,7 +187,11 @@ def measure(enforcer: Enforcer, size: int, already: int) -> dict[str, Any]:
     step(f"reconcile, {size - already - 1:,} new", enforcer.reconcile)
     step("reconcile, no change", enforcer.reconcile)
     enforcer.ask(1)
-    step("reconcile, one more", enforcer.reconcile)
+    step("follow, one more", enforcer.follow)
+    enforcer.ask(1)
+    step("follow, another", enforcer.follow)
+    enforcer.end(1)
+    step("follow, one less", enforcer.follow)
     step("count, first", enforcer.count)
     step("count, nothing moved", enforcer.count)
     really, extra = enforcer.driver.counters, [0]
@@ -197,8 +220,10 @@ def enforcer_of_its_own(home: Path, namespace: str) -> Iterator[Enforcer]:
 
     from mitigation.drivers.nftables import NftablesDriver
     from mitigation.models import Domain, EnforcementPoint
+    from mitigation.runtime import loops
     from mitigation.services import domains
 
+    loops.tune_garbage_collection()
     call_command("migrate", verbosity=0)
     now = timezone.now()
     domains.add_domain("bench", prefixes=["10.0.0.0/8"], fqdns=[], actor="bench", now=now)

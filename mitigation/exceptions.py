@@ -122,3 +122,7 @@ class DriverError(DotsError):
     def __init__(self, message: str, *, retryable: bool = True) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class GaveWay(DotsError):
+    """A long look that nothing pressing asked for was ended, because something pressing came."""

@@ -7,7 +7,8 @@ never touch what is not ours, doing a thing twice is harmless, and "installed" i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -83,6 +84,17 @@ class Counter:
 class Driver(ABC):
     """Methods that talk to equipment raise DriverError, with `retryable` saying whether trying again may help."""
 
+    give_way: Callable[[], None] | None = None  # called between the parts of a long reading; what it raises ends that
+
+    @contextmanager
+    def giving_way(self, give_way: Callable[[], None] | None) -> Iterator[None]:
+        """Within this block readings may be ended by what is called between their parts."""
+        self.give_way = give_way
+        try:
+            yield
+        finally:
+            self.give_way = None
+
     @abstractmethod
     def capabilities(self) -> Capabilities: ...
 
@@ -98,8 +110,13 @@ class Driver(ABC):
     def installed(self) -> dict[str, Installed]:
         """What is in force, by key, read back from the equipment; a rule of which a part is missing is not in it."""
 
+    def installed_among(self, keys: Collection[str]) -> dict[str, Installed] | None:
+        """The same of these keys; None where more has to be read, because somebody else changed the equipment."""
+        found = self.installed()
+        return {key: found[key] for key in keys if key in found}
+
     def is_as_read(self) -> bool:
-        """False once anybody changed the equipment after `installed` last looked; True also where it cannot say.
+        """False once anybody else changed the equipment after `installed` last looked; True also where it cannot say.
 
         Cheap enough for every second, and only a hint: what changed is for `installed` to see.
         """
@@ -116,6 +133,10 @@ class Driver(ABC):
     @abstractmethod
     def counters(self) -> list[Counter]:
         """Totals of all rules there are, and the last totals of those taken away since the previous call."""
+
+    def parting_counters(self) -> list[Counter]:
+        """Of these the last totals only, at once after a removal; `counters` does not tell them again."""
+        return []
 
     @abstractmethod
     def resync(self, desired: Sequence[Desired]) -> None:

@@ -37,10 +37,12 @@ class Nft:
     def __init__(self, *, netns: str | None = None, timeout: float = 20.0) -> None:
         self.netns = netns
         self.timeout = timeout
+        self.changes = 0  # transactions that went through
 
     def change(self, text: str) -> None:
         """One transaction: all of it or nothing."""
         self._run("-f", "-", text=text)
+        self.changes += 1
 
     def structure(self) -> list[dict[str, Any]]:
         """All inet tables without the elements of their sets.
@@ -48,17 +50,6 @@ class Nft:
         It has to be the ruleset: nft 1.0.6 lists one table or chain only after fetching every element of every set.
         """
         return self._json("-j", "-t", "list", "ruleset", "inet")
-
-    def elements(self, table: str, what: str, name: str) -> list[Any]:
-        """The elements of one set or map (`what`); none if it does not exist."""
-        try:
-            listed = self._json("-j", "list", what, "inet", table, name)
-        except NftFailed as failure:
-            if failure.is_conflict:
-                return []
-            raise
-        found: list[Any] = next((item[what].get("elem", []) for item in listed if what in item), [])
-        return found
 
     def namespace_inode(self) -> int:
         path = Path("/proc/self/ns/net") if self.netns is None else Path("/run/netns") / self.netns

@@ -1,13 +1,13 @@
-"""What is really in the kernel: nft's JSON read into values of ours, in one pass each."""
+"""What is really in the kernel, read into values of ours: the structure as nft's JSON has it, elements by netlink."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from mitigation.drivers.nft_ruleset import Chain, Ruleset, version_of
-from mitigation.rules.canonical import is_key
+from mitigation.drivers.nft_netlink import Element
+from mitigation.drivers.nft_ruleset import Chain, Place, Ruleset, number_of_parts, unpacked, version_of
 
 BaseChain = tuple[str, str, int, str]  # type, hook, priority, policy
 
@@ -81,57 +81,50 @@ def read_structure(listed: Iterable[dict[str, Any]], table: str) -> Structure:
     return found
 
 
-@dataclass(frozen=True)
-class Scoped:
+class Scoped(NamedTuple):
     """An element that sends packets to the chain `target`. `key` is None when its comment is none of ours."""
 
     key: str | None
-    value: str
+    place: Place
+    first: bytes
+    last: bytes
     expires: int
     target: str
 
+    @property
+    def value(self) -> str:
+        """As nft writes it."""
+        return unpacked(self.place, self.first, self.last)
 
-@dataclass(frozen=True)
-class Counted:
+
+class Counted(NamedTuple):
     key: str | None
     epoch: str
-    value: str
+    place: Place
+    first: bytes
+    last: bytes
     packets: int
     octets: int
 
+    @property
+    def value(self) -> str:
+        return unpacked(self.place, self.first, self.last)
 
-def read_scoped(elements: Iterable[Any]) -> list[Scoped]:
+
+def read_scoped(place: Place, elements: Iterable[Element]) -> list[Scoped]:
+    return [
+        Scoped(_known_key(comment), place, first, last, expires, target)
+        for comment, first, last, expires, target, _, _ in elements
+    ]
+
+
+def read_counted(place: Place, elements: Iterable[Element]) -> list[Counted]:
     found = []
-    for wrapped, verdict in elements:
-        element = wrapped.get("elem", {}) if isinstance(wrapped, dict) else {}
-        target = (verdict.get("jump") or {}).get("target", "") if isinstance(verdict, dict) else ""
-        value = _value(element.get("val", wrapped))
-        found.append(Scoped(_known_key(element.get("comment")), value, element.get("expires", 0), target))
+    for comment, first, last, _, _, packets, octets in elements:
+        key, _, epoch = comment.rpartition(" ")
+        found.append(Counted(_known_key(key), epoch, place, first, last, packets, octets))
     return found
 
 
-def read_counted(elements: Iterable[Any]) -> list[Counted]:
-    found = []
-    for wrapped in elements:
-        element = wrapped.get("elem", {}) if isinstance(wrapped, dict) else {}
-        key, _, epoch = (element.get("comment") or "").rpartition(" ")
-        counter = element.get("counter") or {}
-        value = _value(element.get("val", wrapped))
-        found.append(Counted(_known_key(key), epoch, value, counter.get("packets", 0), counter.get("bytes", 0)))
-    return found
-
-
-def _known_key(comment: str | None) -> str | None:
-    return comment if comment and is_key(comment) else None
-
-
-def _value(value: Any) -> str:
-    """An element as nft reads it; numbers may come back as names, which nft reads as well."""
-    if isinstance(value, dict) and "concat" in value:
-        return " . ".join(_value(field) for field in value["concat"])
-    if isinstance(value, dict) and "range" in value:
-        first, last = value["range"]
-        return f"{_value(first)}-{_value(last)}"
-    if isinstance(value, dict) and "prefix" in value:
-        return f"{value['prefix']['addr']}/{value['prefix']['len']}"
-    return str(value)
+def _known_key(comment: str) -> str | None:
+    return comment if comment and number_of_parts(comment) else None

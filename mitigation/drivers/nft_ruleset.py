@@ -27,6 +27,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from mitigation.rules.boxes import NO_PORT, PORT_PROTOCOLS, Box, Family, Range, networks
@@ -100,10 +101,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Part:
-    """One element: a box seen from one place, as nft writes it."""
+    """One element: a box seen from one place, as nft writes it, and its two ends as the kernel keeps them."""
 
     place: Place
     value: str
+    first: bytes
+    last: bytes
 
 
 @dataclass(frozen=True)
@@ -134,12 +137,36 @@ def parts(kind: Kind, box: Box) -> list[Part]:
     hook = HOOKS[kind]
     addresses, protocols = _addresses(box), _range(box.protocols)
     if hook.portless is not None and box.first_port == NO_PORT:
-        found.append(Part(Place(kind, False, box.family), f"{addresses} . {protocols}"))
+        ends = (_packed(box.family, *end) for end in zip(box.addresses, box.protocols, strict=True))
+        found.append(Part(Place(kind, False, box.family), f"{addresses} . {protocols}", *ends))
     has_port_protocol = any(box.first_protocol <= protocol <= box.last_protocol for protocol in PORT_PROTOCOLS)
     if hook.with_ports is not None and box.last_port > NO_PORT and has_port_protocol:
-        ports = _range((max(box.first_port, 0), box.last_port))
-        found.append(Part(Place(kind, True, box.family), f"{addresses} . {protocols} . {ports}"))
+        ports = (max(box.first_port, 0), box.last_port)
+        ends = (_packed(box.family, *end) for end in zip(box.addresses, box.protocols, ports, strict=True))
+        found.append(Part(Place(kind, True, box.family), f"{addresses} . {protocols} . {_range(ports)}", *ends))
     return found
+
+
+@lru_cache(maxsize=1 << 18)  # every reading meets the same keys again
+def number_of_parts(key: str) -> int:
+    """How many elements the rule with this key has; 0 for what is none of our keys."""
+    try:
+        parsed = parse_key(key)
+    except ValueError:
+        return 0
+    return len(parts(parsed.kind, parsed.box))
+
+
+def unpacked(place: Place, first: bytes, last: bytes) -> str:
+    """An element as nft writes it, of its two ends as the kernel keeps them."""
+    address = IPv4Address if place.family == 4 else IPv6Address
+    size = 4 if place.family == 4 else 16
+    ends = [
+        (str(address(end[:size])), str(end[size]), str(int.from_bytes(end[size + 4 : size + 6], "big")))
+        for end in (first, last)
+    ]
+    fields = [one if one == other else f"{one}-{other}" for one, other in zip(*ends, strict=True)]
+    return " . ".join(fields if place.with_ports else fields[:2])
 
 
 class Ruleset:
@@ -324,6 +351,12 @@ def _conditions(place: Place, parameters: Parameters, meter: str) -> list[str]:
             return [f"meta mark set meta mark & {~parameters.mask & 0xFFFFFFFF:#010x} | {parameters.mark:#010x}"]
         case _:
             return [""]
+
+
+def _packed(family: Family, address: int, protocol: int, port: int | None = None) -> bytes:
+    """Each field is filled up to four octets."""
+    packed = address.to_bytes(4 if family == 4 else 16, "big") + bytes((protocol, 0, 0, 0))
+    return packed if port is None else packed + port.to_bytes(2, "big") + bytes(2)
 
 
 def _quoted(word: str) -> str:

@@ -12,15 +12,15 @@ import logging
 import secrets
 import time
 from collections import Counter as Counts
-from collections.abc import Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from mitigation.drivers.base import Counter, Desired
+from mitigation.drivers.nft_netlink import Element, Netlink
 from mitigation.drivers.nft_process import Nft, NftFailed
 from mitigation.drivers.nft_readback import Counted, Scoped, Structure, read_counted, read_scoped, read_structure
-from mitigation.drivers.nft_ruleset import Part, Place, Ruleset, parts, version_of
+from mitigation.drivers.nft_ruleset import Part, Place, Ruleset, number_of_parts, parts, version_of
 from mitigation.exceptions import DriverError
 from mitigation.rules.boxes import Box
 from mitigation.rules.canonical import Kind, parse_key
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 DELETE_AT_ONCE = 250  # at worst 2.5 s from a set of 10,000: many transactions, none of them long
 FEW = 10
+ASKED_ALONE = 500  # elements; listing a set of 10,000 takes as long
 EXPIRY_SECONDS = 0.02  # the kernel's clock ticks every 1 to 10 ms
 LONGEST_SECONDS = 45 * 86_400  # nft keeps timeouts in 32 bits of milliseconds
 REMAINS_SECONDS = 3600  # a counter can be read for an hour after its rule has expired, then the kernel forgets it
@@ -60,8 +61,9 @@ class Inventory:
 class NftTable:
     """Raises DriverError from every method that asks the kernel."""
 
-    def __init__(self, nft: Nft, ruleset: Ruleset) -> None:
+    def __init__(self, nft: Nft, netlink: Netlink, ruleset: Ruleset) -> None:
         self.nft = nft
+        self.netlink = netlink
         self.ruleset = ruleset
         self.parting: list[Counter] = []
         self.torn: set[str] = set()  # keys that lost some of their counting elements, as of the last full reading
@@ -73,16 +75,33 @@ class NftTable:
         return read_structure(self.nft.structure(), self.ruleset.table)
 
     def scoped(self, place: Place) -> list[Scoped]:
-        return read_scoped(self.nft.elements(self.ruleset.table, "map", self.ruleset.named("scope", place)))
+        return read_scoped(place, self.netlink.elements(self.ruleset.table, self.ruleset.named("scope", place)))
 
     def counted(self, place: Place) -> list[Counted]:
-        return read_counted(self.nft.elements(self.ruleset.table, "set", self.ruleset.named("count", place)))
+        return read_counted(place, self.netlink.elements(self.ruleset.table, self.ruleset.named("count", place)))
 
-    def inventory(self, places: Iterable[Place]) -> Inventory:
-        places = list(places)
-        with ThreadPoolExecutor(max_workers=4) as pool:  # each waits for an nft of its own
-            scoped, counted = pool.map(self.scoped, places), pool.map(self.counted, places)
-            return Inventory(dict(zip(places, scoped, strict=True)), dict(zip(places, counted, strict=True)))
+    def inventory(self, places: Iterable[Place], between: Callable[[], None] | None = None) -> Inventory:
+        scoped, counted = {}, {}
+        for place in places:
+            if between is not None:
+                between()
+            scoped[place], counted[place] = self.scoped(place), self.counted(place)
+        return Inventory(scoped, counted)
+
+    def inventory_of(self, keys: Iterable[str]) -> Inventory:
+        """Only what stands where the elements of these rules belong."""
+        firsts: dict[Place, list[bytes]] = {}
+        for key in keys:
+            for part in parts_of(key):
+                firsts.setdefault(part.place, []).append(part.first)
+        scoped = {place: read_scoped(place, self._those_at("scope", place, values)) for place, values in firsts.items()}
+        return Inventory(scoped, {place: self._counted_at(place, values) for place, values in firsts.items()})
+
+    def _counted_at(self, place: Place, firsts: Iterable[bytes]) -> list[Counted]:
+        return read_counted(place, self._those_at("count", place, firsts))
+
+    def _those_at(self, word: str, place: Place, firsts: Iterable[bytes]) -> list[Element]:
+        return self.netlink.those_at(self.ruleset.table, self.ruleset.named(word, place), firsts)
 
     # Changing
 
@@ -148,7 +167,7 @@ class NftTable:
         )
         for name in sets:
             if name.startswith("count_"):
-                self._note(read_counted(self.nft.elements(self.ruleset.table, "set", name)))
+                self._note_elements(name)
         self.nft.change(self.ruleset.drop(chains, maps, sets, limits))
 
     def drop_unused_profiles(self, add: Collection[Desired]) -> None:
@@ -272,27 +291,39 @@ class NftTable:
         )
 
     def _note_places(self, leaving: Collection[Leaving]) -> None:
-        keys = {one.key for one in leaving if one.key}
-        for place in dict.fromkeys(one.place for one in leaving):
-            self._note(one for one in self.counted(place) if one.key in keys)
+        by_place: dict[Place, list[Leaving]] = {}
+        for one in leaving:
+            by_place.setdefault(one.place, []).append(one)
+        for place, some in by_place.items():
+            keys = {one.key for one in some if one.key}
+            firsts = {part.first for key in keys for part in parts_of(key) if part.place == place}
+            counted = self._counted_at(place, firsts) if len(firsts) <= ASKED_ALONE else self.counted(place)
+            self._note(one for one in counted if one.key in keys)
 
     def _note(self, counted: Iterable[Counted]) -> None:
         self.parting.extend(as_counters(counted))
+
+    def _note_elements(self, name: str) -> None:
+        """Of a set of another version, whose places are not known."""
+        for element in self.netlink.elements(self.ruleset.table, name):
+            key, _, epoch = element.comment.rpartition(" ")
+            if number_of_parts(key):
+                self.parting.append(Counter(key, epoch, element.packets, element.octets))
 
     def _try_renewing(self) -> bool:
         """Whether adding an element again moves its deadline: kernels before 6.12 take the command and do nothing."""
         probe = self.ruleset.named("probe")
         for seconds in (60, 600):
             self.nft.change(self.ruleset.elements("add", probe, [f"192.0.2.1 timeout {seconds}s"]))
-        elements = self.nft.elements(self.ruleset.table, "set", probe)
+        elements = self.netlink.elements(self.ruleset.table, probe)
         self.nft.change(f"flush set inet {self.ruleset.table} {probe}\n")
-        return any(element["elem"]["expires"] > 60 for element in elements)
+        return any(element.expires > 60 for element in elements)
 
 
 def torn_keys(inventory: Inventory) -> set[str]:
     """Keys of which some counting elements are missing, but not all."""
     present = Counts(one.key for entries in inventory.counted.values() for one in entries if one.key)
-    return {key for key, count in present.items() if count != len(parts_of(key))}
+    return {key for key, count in present.items() if count != number_of_parts(key)}
 
 
 def as_counters(counted: Iterable[Counted]) -> list[Counter]:

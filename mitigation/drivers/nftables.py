@@ -8,12 +8,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mitigation.drivers.base import Capabilities, Counter, Desired, Driver, Health, HealthState, Installed, Problem
-from mitigation.drivers.nft_generation import generation
 from mitigation.drivers.nft_lock import TableLock
+from mitigation.drivers.nft_netlink import Netlink
 from mitigation.drivers.nft_process import Nft, NftFailed, why_unusable
 from mitigation.drivers.nft_readback import Structure
-from mitigation.drivers.nft_ruleset import Ruleset, parts
-from mitigation.drivers.nft_table import Inventory, NftTable, as_counters, parts_of, torn_keys
+from mitigation.drivers.nft_ruleset import Ruleset, number_of_parts, parts
+from mitigation.drivers.nft_table import Inventory, NftTable, as_counters, torn_keys
 from mitigation.exceptions import DriverError
 from mitigation.rules.canonical import LIMITS, Kind, Rule, parse_key
 from mitigation.rules.decomposition import overlapping
@@ -49,11 +49,11 @@ class NftablesDriver(Driver):
         self.table = table
         self.stateful = stateful
         self.max_rules = max_rules
-        self._netns = netns
-        self._generation_read: int | None = None
+        self._read_at: tuple[int | None, int] = (None, 0)  # the kernel's generation, and changes of our own until then
         self._nft = Nft(netns=netns, timeout=timeout)
+        self._netlink = Netlink(netns=netns)
         self._ruleset = Ruleset(table, stateful=stateful, meter_size=meter_size)
-        self._table = NftTable(self._nft, self._ruleset)
+        self._table = NftTable(self._nft, self._netlink, self._ruleset)
         self._lock = TableLock(Path(runtime_dir), table)
 
     # What it can do
@@ -127,21 +127,47 @@ class NftablesDriver(Driver):
     def installed(self) -> dict[str, Installed]:
         """Empty when the constant part is missing, damaged or of another version: then nothing is sure to work."""
         self._own()
-        self._generation_read = generation()
+        read_at = (self._netlink.generation(), self._nft.changes)
         structure = self._table.structure()
         if not structure.is_whole(self._ruleset):
+            self._read_at = read_at
             return {}
-        inventory = self._table.inventory(self._ruleset.places)
+        inventory = self._table.inventory(self._ruleset.places, self.give_way)
+        self._read_at = read_at  # not before everything was read
         self._table.torn = torn_keys(inventory)
         return _in_force(structure, inventory)
 
+    def installed_among(self, keys: Collection[str]) -> dict[str, Installed] | None:
+        self._own()
+        structure = self._table.structure()
+        if not structure.is_whole(self._ruleset):
+            return None
+        in_force = _in_force(structure, self._table.inventory_of(keys))
+        found = {key: one for key, one in in_force.items() if key in keys}  # a wider box may hold the same addresses
+        return found if self._netlink.generation() is not None and self.is_as_read() else None
+
     def is_as_read(self) -> bool:
-        """Other tables of this network namespace count as well: the kernel has one number for all."""
-        return self._netns is not None or self._generation_read == generation()
+        """Other tables of this network namespace count as well: the kernel has one number for all.
+
+        A transaction of our own that had nothing to change is taken for one: it would hide one of somebody else's.
+        """
+        then, changes = self._read_at
+        now = self._netlink.generation()
+        return then is None or now is None or now == (then + self._nft.changes - changes) % 2**32
 
     def counters(self) -> list[Counter]:
         self._own()
-        counters = [counter for place in self._ruleset.places for counter in as_counters(self._table.counted(place))]
+        counters: list[Counter] = []
+        for place in self._ruleset.places:
+            if self.give_way is not None:
+                self.give_way()
+            counters += as_counters(self._table.counted(place))
+        return self._summed_with_parting(counters)
+
+    def parting_counters(self) -> list[Counter]:
+        return self._summed_with_parting([])
+
+    def _summed_with_parting(self, counters: list[Counter]) -> list[Counter]:
         counters = _summed([*self._table.parting, *counters])
         self._table.parting.clear()
         return counters
@@ -212,7 +238,7 @@ def _in_force(structure: Structure, inventory: Inventory) -> dict[str, Installed
                 seen.setdefault(one.key, []).append(one.expires)
     found = {}
     for key, deadlines in seen.items():
-        if len(deadlines) == len(parts_of(key)):
+        if len(deadlines) == number_of_parts(key):
             found[key] = Installed(key, min(deadlines))
     return found
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from mitigation.rules.boxes import Box
+from mitigation.rules.boxes import Box, merged_ranges
 from mitigation.rules.canonical import LIMITS, Kind, Parameters, Rule
 from mitigation.rules.decomposition import decompose
 
@@ -57,3 +59,76 @@ def _merged(kind: Kind, wishes: set[Parameters]) -> Parameters:
         source_ports=tuple(sorted({port for w in wishes for port in w.source_ports})),
         source_prefixes=tuple(sorted(prefixes, key=lambda p: (p.version, int(p.network_address), p.prefixlen))),
     )
+
+
+# Addresses as numbers on one line, IPv6 beyond IPv4: both ends of a range.
+_Span = tuple[int, int]
+_IPV6 = 1 << 129
+
+
+class Kept(Generic[Owner]):
+    """A projection that is kept. What changes is projected anew with what it shares addresses with, and nothing else.
+
+    `found` is by key, the same at any time as `project` makes of all rules together.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, Projected[Owner]] = {}
+        self._rules: dict[Owner, tuple[Rule, ...]] = {}
+        self._spans: dict[Owner, tuple[_Span, ...]] = {}
+        self._keys: dict[Owner, set[str]] = {}
+
+    def keys_of(self, owner: Owner) -> AbstractSet[str]:
+        return self._keys.get(owner, frozenset())
+
+    def change(self, changes: Mapping[Owner, Iterable[Rule]]) -> set[str]:
+        """`changes`: all rules of each owner that changed, none of one that went.
+
+        Returns the keys of all that came, went, or may have other owners than before.
+        """
+        if not changes:
+            return set()
+        before = [span for owner in changes for span in self._spans.pop(owner, ())]
+        for owner, rules in changes.items():
+            self._rules.pop(owner, None)
+            if kept := tuple(rules):
+                self._rules[owner] = kept
+                self._spans[owner] = _spans(kept)
+        now = [span for owner in changes for span in self._spans.get(owner, ())]
+        near = self._sharing([*before, *now]) | changes.keys()
+        gone = {key for owner in near for key in self._keys.pop(owner, ())}
+        for key in gone:
+            self.found.pop(key, None)
+        come = {one.rule.key: one for one in project({o: self._rules[o] for o in near if o in self._rules})}
+        self.found |= come
+        for key, one in come.items():
+            for owner in one.owners:
+                self._keys.setdefault(owner, set()).add(key)
+        return gone | come.keys()
+
+    def _sharing(self, spans: list[_Span]) -> set[Owner]:
+        """Who wants anything at these addresses, and at the addresses of those, and so on."""
+        near: set[Owner] = set()
+        while spans:
+            merged = merged_ranges(spans)
+            firsts = [first for first, _ in merged]
+            found = [
+                owner
+                for owner, wanted in self._spans.items()
+                if owner not in near and any(_meets(span, merged, firsts) for span in wanted)
+            ]
+            near.update(found)
+            spans = [span for owner in found for span in self._spans[owner]]
+        return near
+
+
+def _meets(span: _Span, merged: list[_Span], firsts: list[int]) -> bool:
+    """Whether the span overlaps with one of these, which are in order and apart."""
+    at = bisect_right(firsts, span[1])
+    return at > 0 and merged[at - 1][1] >= span[0]
+
+
+def _spans(rules: Iterable[Rule]) -> tuple[_Span, ...]:
+    boxes = {(rule.box.family, rule.box.first_address, rule.box.last_address) for rule in rules}
+    base = {4: 0, 6: _IPV6}
+    return tuple((base[family] + first, base[family] + last) for family, first, last in boxes)

@@ -75,6 +75,7 @@ def _looks_of(queues: Any) -> list[Callable[[], None]]:
     prefix = "enforcement."
     for name in queues:
         if name.startswith(prefix):
+            loops.tune_garbage_collection()  # what is known of many rules is looked through again and again otherwise
             looks.append(_Enforce(name.removeprefix(prefix)))
     return looks
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from django.db.models import Q
 
@@ -18,7 +19,7 @@ from mitigation.protocol.status import Status
 from mitigation.rules.canonical import Kind
 from mitigation.services import bulk, escalation, locks
 from mitigation.services.batches import in_batches
-from mitigation.services.escalation import Traffic
+from mitigation.services.escalation import Load, Traffic
 from mitigation.services.evidence import attack_is_over, judge_attack
 from mitigation.services.units import Unit
 
@@ -29,6 +30,9 @@ ASKED_AT_ONCE = 5_000  # parameters of one query
 
 Clock = Callable[[], datetime]
 Readings = Mapping[str, Sequence[Counter]]
+Written = dict[str, tuple[str, int]]  # by key, epoch and packets as the row has them
+
+Asked = TypeVar("Asked")
 
 
 @dataclass(slots=True)
@@ -51,19 +55,16 @@ class _Seen:
     passed_octets: int = 0
     redirected_packets: int = 0
     redirected_octets: int = 0
-    by_kind: dict[str, Traffic] = field(default_factory=dict)
 
     @property
     def anything(self) -> bool:
         return bool(self.dropped_packets or self.passed_packets or self.redirected_packets)
 
     def add(self, moved: _Moved) -> None:
-        kind = moved.rule.kind
-        self.by_kind[kind] = self.by_kind.get(kind, Traffic()) + Traffic(moved.packets, moved.octets)
         if moved.rule.drops:
             self.dropped_packets += moved.packets
             self.dropped_octets += moved.octets
-        elif kind == Kind.REDIRECT:
+        elif moved.rule.kind == Kind.REDIRECT:
             self.redirected_packets += moved.packets
             self.redirected_octets += moved.octets
         else:
@@ -71,37 +72,72 @@ class _Seen:
             self.passed_octets += moved.octets
 
 
-def count(point_id: int, driver: Driver, *, clock: Clock) -> None:
+def count(
+    point_id: int, driver: Driver, *, clock: Clock, only_parting: bool = False, written: Written | None = None
+) -> None:
     """Read the counters and add what is new to rules, mitigations and samples. Raises DriverError.
 
     What a rule counted and what its mitigations have of it are written together, some hundred rules at a time. Rule
-    rows are the enforcer's alone, so what was read of them before the transaction still holds in it.
+    rows are the enforcer's alone, so what was read of them before the transaction still holds in it. `only_parting`
+    asks for nothing but the last totals of what was taken away. `written` is what earlier calls remember of rows.
+    Where the driver gives way, and what it calls raises GaveWay, the rest is left for the next call.
     """
+    written = written if written is not None else {}
+    _add(point_id, driver.parting_counters(), written, clock())  # they come once only, so nothing ends this
+    if only_parting:
+        return
+    readings = _add(point_id, driver.counters(), written, clock(), is_whole=True, give_way=driver.give_way)
+    for key in written.keys() - readings.keys():
+        del written[key]
+
+
+def _add(
+    point_id: int,
+    counters: Iterable[Counter],
+    written: Written,
+    now: datetime,
+    *,
+    is_whole: bool = False,
+    give_way: Callable[[], None] | None = None,
+) -> Readings:
     readings: dict[str, list[Counter]] = {}
-    for reading in driver.counters():
+    for reading in counters:
         readings.setdefault(reading.key, []).append(reading)
     if not readings:
-        return
-    now = clock()
-    moved = _moved(point_id, readings)
+        return readings
+    moved = _moved(point_id, readings, written)
     samples = _latest_samples(now) if moved else {}
-    in_batches(moved, RULES_AT_ONCE, lambda some, unit: _write(some, samples, unit), now=now)
-    written = {owner for one in moved for owner in one.owners}
-    quiet = sorted(_quiet(point_id, readings, now) - written)
-    in_batches(quiet, QUIET_AT_ONCE, lambda some, unit: _add_up(dict.fromkeys(some, _Seen()), {}, unit), now=now)
+    loads = _loads(moved) if is_whole and moved and escalation.in_use() else {}
+
+    def write(some: Sequence[_Moved], unit: Unit) -> None:
+        if give_way is not None:
+            give_way()
+        _write(some, samples, loads, unit)
+
+    try:
+        in_batches(moved, RULES_AT_ONCE, write, now=now)
+    except BaseException:
+        written.clear()  # how far that went, the rows will tell
+        raise
+    written |= {one.rule.key: (one.rule.epoch, one.rule.raw_packets) for one in moved}
+    owners = {owner for one in moved for owner in one.owners}
+    quiet = sorted(_quiet(point_id, readings, now) - owners)
+    loads = {pk: {} for pk in quiet} if is_whole else {}
+    in_batches(quiet, QUIET_AT_ONCE, lambda some, unit: _add_up(dict.fromkeys(some, _Seen()), {}, loads, unit), now=now)
+    return readings
 
 
 # -- before anything is locked ----------------------------------------------------------------------------------------
 
 
-def _moved(point_id: int, readings: Readings) -> list[_Moved]:
+def _moved(point_id: int, readings: Readings, written: Written) -> list[_Moved]:
     """Rules of which a counter moved or began anew, those of one mitigation beside each other."""
-    fields = ("pk", "key", "epoch", "raw_packets")
-    candidates = [
-        pk
-        for pk, key, epoch, packets in Rule.objects.filter(point_id=point_id).values_list(*fields)
-        if any((one.epoch, one.packets) != (epoch, packets) for one in readings.get(key, ()))
-    ]
+    keys = [key for key, some in readings.items() if _differ(some, written.get(key))]
+    candidates = []
+    for pk, key, epoch, packets in _rows(point_id, keys, len(readings)):
+        written[key] = epoch, packets
+        if _differ(readings.get(key, ()), written[key]):
+            candidates.append(pk)
     moved: dict[int, _Moved] = {}
     for some in _slices(candidates):
         for rule in Rule.objects.filter(pk__in=some):
@@ -113,6 +149,30 @@ def _moved(point_id: int, readings: Readings) -> list[_Moved]:
         for rule_id, owner in links.values_list("rule_id", "mitigation_id"):
             moved[rule_id].owners.append(owner)
     return sorted(moved.values(), key=lambda one: one.owners[:1])
+
+
+def _loads(moved: Iterable[_Moved]) -> dict[int, Load]:
+    """What rules of each kind counted, by mitigation: of all batches together, for a part of it says nothing."""
+    found: dict[int, Load] = {}
+    for one in moved:
+        for owner in one.owners:
+            load = found.setdefault(owner, {})
+            load[one.rule.kind] = load.get(one.rule.kind, Traffic()) + Traffic(one.packets, one.octets)
+    return found
+
+
+def _rows(point_id: int, keys: Sequence[str], there_are: int) -> Iterable[tuple[int, str, str, int]]:
+    """Of these keys, or of all where that is one question in the place of many."""
+    rows = Rule.objects.filter(point_id=point_id).values_list("pk", "key", "epoch", "raw_packets")
+    if len(keys) == there_are:
+        yield from rows
+        return
+    for some in _slices(keys):
+        yield from rows.filter(key__in=some)
+
+
+def _differ(readings: Sequence[Counter], written: tuple[str, int] | None) -> bool:
+    return any((one.epoch, one.packets) != written for one in readings)
 
 
 def _take_all(rule: Rule, readings: Sequence[Counter]) -> tuple[int, int]:
@@ -169,25 +229,28 @@ def _quiet(point_id: int, readings: Readings, now: datetime) -> set[int]:
     }
 
 
-def _slices(ids: Sequence[int]) -> Iterable[Sequence[int]]:
+def _slices(ids: Sequence[Asked]) -> Iterable[Sequence[Asked]]:
     return (ids[start : start + ASKED_AT_ONCE] for start in range(0, len(ids), ASKED_AT_ONCE))
 
 
 # -- in a transaction -------------------------------------------------------------------------------------------------
 
 
-def _write(moved: Sequence[_Moved], samples: dict[int, Sample], unit: Unit) -> None:
+def _write(moved: Sequence[_Moved], samples: dict[int, Sample], loads: dict[int, Load], unit: Unit) -> None:
     seen: dict[int, _Seen] = {}
     for one in moved:
         one.rule.read_at = unit.now
         for owner in one.owners:
             seen.setdefault(owner, _Seen()).add(one)
-    _add_up(seen, samples, unit)
+    _add_up(seen, samples, loads, unit)
     bulk.update([one.rule for one in moved], ["packets", "octets", "epoch", "raw_packets", "raw_octets", "read_at"])
 
 
-def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], unit: Unit) -> None:
-    """Totals, samples, the word "hitting", and whether the attack is over."""
+def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], loads: dict[int, Load], unit: Unit) -> None:
+    """Totals, samples, the word "hitting", whether the attack is over, and whether another playbook is needed.
+
+    Of `loads` is taken what has been judged.
+    """
     locks.domains_of_mitigations(seen)
     touched: list[Sample] = []
     for mitigation in Mitigation.objects.filter(pk__in=list(seen)).select_related("domain"):
@@ -199,7 +262,8 @@ def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], unit: Unit) -
         if fields:
             unit.save(mitigation, *fields)
         judge_attack(mitigation, unit)
-        escalation.judge(mitigation, Traffic(one.passed_packets, one.passed_octets), one.by_kind, seconds, unit)
+        if (load := loads.pop(mitigation.pk, None)) is not None:
+            escalation.judge(mitigation, load, seconds, unit)
     bulk.update([sample for sample in touched if sample.pk], ["at", "seconds", *_COUNTS])
     bulk.insert([sample for sample in touched if not sample.pk])
 

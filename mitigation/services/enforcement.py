@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,58 +14,195 @@ from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint, Hold, Rule, RuleOwner
 from mitigation.services import bulk, holds, points, shadow
 from mitigation.services.batches import in_batches
-from mitigation.services.counting import Clock, count
+from mitigation.services.counting import Clock, Written, count
 from mitigation.services.evidence import Evidence, advance
-from mitigation.services.projection import Projection, Wanted, project_mitigations
+from mitigation.services.projection import Projection, Projector, Wanted
+from mitigation.services.rows import aware, raw
+from mitigation.services.units import Unit
 
 LEASE = timedelta(seconds=30)
 RENEW_BELOW = timedelta(seconds=60)  # a rule whose deadline would come earlier than wanted by more is renewed
 RULES_AT_ONCE = 400  # rows in one transaction: 20 to 40 ms
 OWNERS_AT_ONCE = 2_000
+FEW = 4_000  # keys that moved: with more, a look at everything takes no longer
+
+_LOOKED_AT = ("pk", "key", "state", "deadline")
+_WRITTEN = ("key", "state", "installed_at", "deadline", "read_at")  # of a Rule row, by a look
 
 log = logging.getLogger(__name__)
 
 
+class Standing:
+    """What this process knows of a point from its last look, so that the next needs only see to what changed.
+
+    `installed` says by key until when the equipment holds it, as read back. It is only worth something while
+    `is_known`, which a look that failed or did not end takes away: then everything is read and compared again.
+    """
+
+    def __init__(self) -> None:
+        self.projector = Projector()
+        self.installed: dict[str, datetime] = {}
+        self.is_known = False
+        self.written: Written = {}  # counters as the rows have them
+
+    def forget(self) -> None:
+        """Somebody else may have been at work."""
+        self.is_known = False
+        self.written.clear()
+
+
 def reconcile(
-    point_id: int, driver: Driver, *, holder: str, clock: Clock, thorough: bool = False, most_rules: int = 0
+    point_id: int,
+    driver: Driver,
+    *,
+    holder: str,
+    clock: Clock,
+    thorough: bool = False,
+    most_rules: int = 0,
+    standing: Standing | None = None,
+    full: bool = True,
+    gives_way: bool = False,
 ) -> bool:
     """Make the point hold what the rows want; whether this process did the work (another may hold the lease).
 
     `thorough`, as at the start of a process, also repairs what the driver does not list: foreign or leftover parts.
-    More than `most_rules` that started within a minute trip the breaker (0: never).
+    More than `most_rules` that started within a minute trip the breaker (0: never). Not `full`, with the `standing` of
+    an earlier look, sees only to what changed since, as long as nobody else changed the equipment. A full look sees to
+    that first. While it then reads everything, and `gives_way`, it raises GaveWay once more is wanted: nothing is lost,
+    what was wanted until then is done.
 
     Idempotent. Equipment is talked to, and everything is computed, outside transactions; what changed is written in
     batches that are each short, what did not change not at all. A point that does not do as told is a result: its
     mitigations say so, and the next look tries again.
     """
+    standing = standing or Standing()
     if not lease(point_id, holder=holder, now=clock()):
+        standing.forget()
         return False
     point = EnforcementPoint.objects.get(pk=point_id)
     seen = point.wanted
-    projection = _project(now=clock(), most_rules=most_rules)
-    if point.enforces:
-        installed, problem = _bring_about(point, driver, projection, holder=holder, clock=clock, thorough=thorough)
-    else:
-        installed, problem = {}, "dry run: no traffic is touched"
-    now = clock()
-    _write_rules(point, projection, installed, now=now)
-    advance(_evidence(point, projection, installed, problem), now=now)
-    # Last: an end in the middle of the batches leaves the point dirty, and the next look goes on where it ended.
-    done = {"reconciled": seen} if not problem or not point.enforces else {}
-    EnforcementPoint.objects.filter(pk=point_id).update(reconciled_at=now, **done)
-    _note_health(point, driver, problem, now=now)
+    projection = _project(standing.projector, now=clock(), most_rules=most_rules)
+    moved, changed = standing.projector.take_changes()
+    is_known, standing.is_known = standing.is_known and point.enforces, False
+    followed = is_known and not thorough and len(moved) <= FEW
+    if followed and (moved or changed or not full):
+        followed = _follow(point, driver, standing, projection, moved, changed, holder=holder, clock=clock)
+    elif followed:
+        standing.is_known = True
+    if followed:
+        _done(point, seen if standing.is_known else None, now=clock())
+    if not followed or (full and standing.is_known):
+        with driver.giving_way(points.more_wanted(point_id, seen) if followed and gives_way else None):
+            _look_at_all(point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough)
+        _done(point, seen if standing.is_known or not point.enforces else None, now=clock())
     return True
 
 
-def _project(*, now: datetime, most_rules: int) -> Projection:
-    found = project_mitigations(now=now, most_rules=most_rules)
+def _done(point: EnforcementPoint, seen: int | None, *, now: datetime) -> None:
+    """Last: an end in the middle of the batches leaves the point dirty, and the next look goes on where it ended."""
+    reconciled = {} if seen is None else {"reconciled": seen}
+    EnforcementPoint.objects.filter(pk=point.pk).update(reconciled_at=now, **reconciled)
+
+
+def _look_at_all(
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: Standing,
+    projection: Projection,
+    *,
+    holder: str,
+    clock: Clock,
+    thorough: bool,
+) -> None:
+    """Read back everything, repair it, and compare every row."""
+    if point.enforces:
+        installed, problem = _bring_about(
+            point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough
+        )
+    else:
+        installed, problem = {}, "dry run: no traffic is touched"
+    _conclude(point, driver, standing, projection, installed, problem, now=clock())
+
+
+def _conclude(
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: Standing,
+    projection: Projection,
+    installed: Mapping[str, Installed],
+    problem: str,
+    *,
+    now: datetime,
+) -> None:
+    """Write what a look at everything found."""
+    standing.is_known = False
+    if problem:
+        _note_health(point, driver, problem, now=now)  # before all those rows: somebody waits for this word
+    _write_rules(point, projection, installed, now=now)
+    advance(_evidence(point, standing, projection.plans, installed, problem), now=now)
+    if not problem:
+        _note_health(point, driver, problem, now=now)
+        standing.installed = {key: now + timedelta(seconds=one.expires_in_seconds) for key, one in installed.items()}
+        standing.is_known = True
+
+
+def _follow(
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: Standing,
+    projection: Projection,
+    moved: Set[str],
+    changed: Set[int],
+    *,
+    holder: str,
+    clock: Clock,
+) -> bool:
+    """See to these keys and these mitigations, nothing else; False where only a look at everything will do.
+
+    Equipment that fails has failed for all: that is written, and everything is to be read again.
+    """
+    now = clock()
+    wanted = {key: projection.wanted[key] for key in moved if key in projection.wanted}
+    before = {
+        key: Installed(key, round((standing.installed[key] - now).total_seconds()))
+        for key in moved
+        if standing.installed.get(key, now) > now
+    }
+    try:
+        add, remove = _difference(wanted, before, projection, now=now)
+        if add or remove:
+            if not lease(point.pk, holder=holder, now=now):
+                return False
+            driver.apply(add, remove)
+        if remove:
+            count(point.pk, driver, clock=clock, only_parting=True, written=standing.written)
+        installed = driver.installed_among(wanted.keys())
+    except DriverError as error:
+        log.error("point %s: %s", point.name, error)
+        _conclude(point, driver, standing, projection, {}, str(error), now=clock())
+        return True
+    if installed is None or installed.keys() != wanted.keys():
+        return False
+    now = clock()
+    for key in moved:
+        standing.installed.pop(key, None)
+    standing.installed |= {key: now + timedelta(seconds=one.expires_in_seconds) for key, one in installed.items()}
+    _write_rules(point, projection, installed, now=now, only=moved)
+    told = {owner for one in wanted.values() for owner in one.owners} | changed
+    advance(_evidence(point, standing, told & projection.plans.keys(), standing.installed, ""), now=now)
+    standing.is_known = True
+    return True
+
+
+def _project(projector: Projector, *, now: datetime, most_rules: int) -> Projection:
+    found = projector.look(now=now, most_rules=most_rules)
     if found.surge is None:
         return found
     log.error("the breaker opens: %s", found.surge.reason)
     holds.throw(
         Hold.Kind.BREAKER, actor="server", reason=found.surge.reason, now=now, door="server", since=found.surge.since
     )
-    return project_mitigations(now=now)
+    return projector.look(now=now)
 
 
 def lease(point_id: int, *, holder: str, now: datetime) -> bool:
@@ -83,21 +220,30 @@ def release(point_id: int, *, holder: str) -> None:
 
 
 def _bring_about(
-    point: EnforcementPoint, driver: Driver, projection: Projection, *, holder: str, clock: Clock, thorough: bool
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: Standing,
+    projection: Projection,
+    *,
+    holder: str,
+    clock: Clock,
+    thorough: bool,
 ) -> tuple[dict[str, Installed], str]:
     """Apply the difference; returns what was read back, and the problem in a sentence if there is one."""
     try:
         before = driver.installed()
-        add, remove = _difference(projection.wanted, before, now=clock())
+        add, remove = _difference(projection.wanted, before, projection, now=clock())
         if not add and not remove and not thorough:
             return before, ""
         if not lease(point.pk, holder=holder, now=clock()):
             return before, "another process took this point over"
+        driver.give_way = None
+        standing.is_known = False
         driver.apply(add, remove)
-        if remove:
-            count(point.pk, driver, clock=clock)  # the last totals of what went, while its rows are still there
+        if remove:  # the last totals of what went, while its rows are still there
+            count(point.pk, driver, clock=clock, only_parting=True, written=standing.written)
         if thorough:
-            driver.resync(_desired(projection.wanted.values(), now=clock()))
+            driver.resync(_desired(projection.wanted.values(), projection, now=clock()))
         return driver.installed(), ""
     except DriverError as error:
         log.error("point %s: %s", point.name, error)
@@ -105,19 +251,23 @@ def _bring_about(
 
 
 def _difference(
-    wanted: Mapping[str, Wanted], installed: Mapping[str, Installed], *, now: datetime
-) -> tuple[list[Desired], set[str]]:
-    missing = [one for key, one in wanted.items() if key not in installed or _deadline_is_off(one, installed[key], now)]
-    return _desired(missing, now=now), installed.keys() - wanted.keys()
+    wanted: Mapping[str, Wanted], installed: Mapping[str, Installed], projection: Projection, *, now: datetime
+) -> tuple[list[Desired], Set[str]]:
+    missing = [
+        one
+        for key, one in wanted.items()
+        if key not in installed or _deadline_is_off(projection.deadline(one, now), installed[key], now)
+    ]
+    return _desired(missing, projection, now=now), installed.keys() - wanted.keys()
 
 
-def _desired(wanted: Iterable[Wanted], *, now: datetime) -> list[Desired]:
-    return [Desired(one.rule, max(1, round((one.deadline - now).total_seconds()))) for one in wanted]
+def _desired(wanted: Iterable[Wanted], projection: Projection, *, now: datetime) -> list[Desired]:
+    return [Desired(one.rule, max(1, round((projection.deadline(one, now) - now).total_seconds()))) for one in wanted]
 
 
-def _deadline_is_off(wanted: Wanted, installed: Installed, now: datetime) -> bool:
+def _deadline_is_off(wanted: datetime, installed: Installed, now: datetime) -> bool:
     """Refreshed or shortened since; what merely ran on is left alone, for a renewal resets counters."""
-    gap = wanted.deadline - (now + timedelta(seconds=installed.expires_in_seconds))
+    gap = wanted - (now + timedelta(seconds=installed.expires_in_seconds))
     return abs(gap) > RENEW_BELOW
 
 
@@ -125,22 +275,60 @@ def _deadline_is_off(wanted: Wanted, installed: Installed, now: datetime) -> boo
 
 
 def _write_rules(
-    point: EnforcementPoint, projection: Projection, installed: Mapping[str, Installed], *, now: datetime
+    point: EnforcementPoint,
+    projection: Projection,
+    installed: Mapping[str, Installed],
+    *,
+    now: datetime,
+    only: Set[str] | None = None,
 ) -> None:
-    """Rows as they are wanted and were read back. They are the enforcer's alone: what is read before a batch holds."""
-    fields = ("key", "state", "installed_at", "deadline", "read_at")
-    known = {row.key: row for row in Rule.objects.filter(point=point).only(*fields)}
+    """Rows as they are wanted and were read back; of these keys `only`, where it is said.
+
+    They are the enforcer's alone: what is read before a batch holds.
+    """
+    rows, links = Rule.objects.filter(point=point), RuleOwner.objects.filter(rule__point=point)
     told = projection.wanted | projection.shown
-    gone = [row.pk for key, row in known.items() if key not in told]
-    changed = [row for key, row in known.items() if key in projection.wanted and _prove(row, installed.get(key), now)]
-    changed += [row for key, row in known.items() if key in projection.shown and _only_show(row)]
+    if only is not None:
+        rows, links = rows.filter(key__in=only), links.filter(rule__key__in=only)
+        told = {key: told[key] for key in only if key in told}
+    known = {key: (pk, state, deadline) for pk, key, state, deadline in raw(rows.values_list(*_LOOKED_AT))}
+    gone = [pk for key, (pk, _, _) in known.items() if key not in told]
+    changed = [
+        pk for key, (pk, *row) in known.items() if key in told and _differs(projection, installed, key, row, now)
+    ]
     new = [_new_row(point, key, one, now) for key, one in told.items() if key not in known]
-    for row in new:
+
+    def set_what_was_read(row: Rule) -> None:
         _only_show(row) if row.key in projection.shown else _prove(row, installed.get(row.key), now)
+
+    def rewrite(some: Sequence[int], _: Unit) -> None:
+        rows = list(Rule.objects.filter(pk__in=some).only(*_WRITTEN))
+        for row in rows:
+            set_what_was_read(row)
+        bulk.update(rows, _WRITTEN)
+
+    for row in new:
+        set_what_was_read(row)
     in_batches(gone, RULES_AT_ONCE, lambda some, _: _delete(Rule.objects.filter(pk__in=some)), now=now)
-    in_batches(changed, RULES_AT_ONCE, lambda some, _: bulk.update(some, fields), now=now)
+    in_batches(changed, RULES_AT_ONCE, rewrite, now=now)
     in_batches(new, RULES_AT_ONCE, lambda some, _: bulk.insert(some), now=now)
-    _write_owners(point, {row.key: row.pk for row in [*known.values(), *new]}, projection, now=now)
+    ids = {key: pk for key, (pk, _, _) in known.items()} | {row.key: row.pk for row in new}
+    _write_owners(links, ids, told, now=now)
+
+
+def _differs(
+    projection: Projection, installed: Mapping[str, Installed], key: str, row: Sequence[Any], now: datetime
+) -> bool:
+    """Whether a row, of which `row` are state and deadline, says anything else than was read, beyond a few seconds."""
+    state, deadline = row
+    if key in projection.shown:
+        return bool(state != Rule.State.SHADOW)
+    read_back = installed.get(key)
+    if read_back is None:
+        return bool(state != Rule.State.WANTED)
+    if state != Rule.State.INSTALLED or deadline is None:
+        return True
+    return abs(now + timedelta(seconds=read_back.expires_in_seconds) - aware(deadline)) > timedelta(seconds=5)
 
 
 def _new_row(point: EnforcementPoint, key: str, one: Wanted, now: datetime) -> Rule:
@@ -153,34 +341,26 @@ def _delete(query: QuerySet[Any]) -> None:
     query.delete()
 
 
-def _prove(row: Rule, read_back: Installed | None, now: datetime) -> bool:
-    """Set what the reading shows; whether anything worth writing changed."""
+def _prove(row: Rule, read_back: Installed | None, now: datetime) -> None:
+    """Set what the reading shows."""
     if read_back is None:
-        was = row.state
         row.state, row.installed_at, row.deadline = Rule.State.WANTED, None, None
-        return was != row.state
-    deadline = now + timedelta(seconds=read_back.expires_in_seconds)
-    moved = row.deadline is None or abs(deadline - row.deadline) > timedelta(seconds=5)
-    if row.state == Rule.State.INSTALLED and not moved:
-        return False
+        return
     row.state, row.installed_at = Rule.State.INSTALLED, row.installed_at or now
-    row.deadline, row.read_at = deadline, now
-    return True
+    row.deadline, row.read_at = now + timedelta(seconds=read_back.expires_in_seconds), now
 
 
-def _only_show(row: Rule) -> bool:
-    """Of a domain in shadow mode; whether it was anything else before."""
-    was = row.state
+def _only_show(row: Rule) -> None:
+    """Of a domain in shadow mode."""
     row.state, row.installed_at, row.deadline = Rule.State.SHADOW, None, None
-    return was != row.state
 
 
-def _write_owners(point: EnforcementPoint, rules: Mapping[str, int], projection: Projection, *, now: datetime) -> None:
-    """`rules`: ids by key."""
-    told = projection.wanted | projection.shown
+def _write_owners(
+    links: QuerySet[RuleOwner], rules: Mapping[str, int], told: Mapping[str, Wanted], *, now: datetime
+) -> None:
+    """`links` that there may be, `rules`: ids by key."""
     wanted = {(rules[key], owner) for key, one in told.items() for owner in one.owners}
-    links = RuleOwner.objects.filter(rule__point=point).values_list("pk", "rule_id", "mitigation_id")
-    existing = {(rule_id, mitigation_id): pk for pk, rule_id, mitigation_id in links}
+    existing = {(rule_id, owner): pk for pk, rule_id, owner in raw(links.values_list("pk", "rule_id", "mitigation_id"))}
     gone = [pk for pair, pk in existing.items() if pair not in wanted]
     fresh = [RuleOwner(rule_id=rule, mitigation_id=owner) for rule, owner in sorted(wanted - existing.keys())]
     in_batches(gone, OWNERS_AT_ONCE, lambda some, _: _delete(RuleOwner.objects.filter(pk__in=some)), now=now)
@@ -188,19 +368,23 @@ def _write_owners(point: EnforcementPoint, rules: Mapping[str, int], projection:
 
 
 def _evidence(
-    point: EnforcementPoint, projection: Projection, installed: Mapping[str, Installed], problem: str
+    point: EnforcementPoint,
+    standing: Standing,
+    mitigation_ids: Iterable[int],
+    installed: Container[str],
+    problem: str,
 ) -> Iterable[Evidence]:
-    missing: dict[int, int] = dict.fromkeys(projection.plans, 0)
-    for key, one in projection.wanted.items():
-        if key not in installed:
-            for owner in one.owners:
-                missing[owner] += 1
-    for mitigation_id, plan in projection.plans.items():
+    projector = standing.projector
+    projection = projector.projection
+    for mitigation_id in mitigation_ids:
+        plan = projection.plans[mitigation_id]
+        keys = projector.keys_of(mitigation_id)
+        missing = sum(key in projection.wanted and key not in installed for key in keys)
         waiting = projection.waiting.get(mitigation_id, "")
         in_shadow = mitigation_id in projection.shadow and not waiting
         touches = point.enforces and not in_shadow
-        enforced = None if not touches else bool(plan.rules) and not missing[mitigation_id] and not waiting
-        lacking = f"{missing[mitigation_id]} rules are missing at {point.name}" if missing[mitigation_id] else waiting
+        enforced = None if not touches else bool(plan.rules) and not missing and not waiting
+        lacking = f"{missing} rules are missing at {point.name}" if missing else waiting
         shown = shadow.SAID if in_shadow else (problem or lacking) if not enforced else ""
         yield Evidence(mitigation_id, plan.refused, plan.notes, enforced, shown, rendered=bool(plan.rules))
 

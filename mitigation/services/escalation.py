@@ -11,10 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import Q
+
 from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Domain, Hold, Mitigation, TargetName
 from mitigation.protocol.scope import Scope
 from mitigation.rules.attacks import ATTACKS
+from mitigation.rules.canonical import Kind
 from mitigation.rules.scope import LAST_PORT
 from mitigation.services import accept_lists, ladder, locks, scopes
 from mitigation.services.history import note
@@ -22,6 +25,7 @@ from mitigation.services.projection import Resolved
 from mitigation.services.units import Unit, unit_of_work
 
 MOST_REPORTED_PORTS = 64
+SHORTEST = 0.2  # seconds between readings that give a rate: two may follow each other closely
 FRESH = timedelta(seconds=10)  # counters that moved so lately say something of now
 UP, DOWN, KEPT, STUCK, REPORTED = "stepped-up", "stepped-down", "step-kept", "no-further-step", "evidence"
 
@@ -49,12 +53,23 @@ def is_stepping(mitigation: Mitigation) -> bool:
     return mitigation.step_until is not None or mitigation.pressed_since is not None
 
 
-def judge(mitigation: Mitigation, passed: Traffic, by_kind: Mapping[str, Traffic], seconds: float, unit: Unit) -> None:
-    """One reading: what passed, and what rules of each kind took, in so many seconds. Its domain is locked."""
+Load = dict[str, Traffic]  # what rules of each kind counted since the last reading
+
+
+def in_use() -> bool:
+    """Whether any domain has a ladder that counters move, or any mitigation stands on a step."""
+    return Domain.objects.filter(Q(step_packets__gt=0) | Q(step_octets__gt=0)).exists() or (
+        Mitigation.objects.stepped().exists()
+    )
+
+
+def judge(mitigation: Mitigation, load: Load, seconds: float, unit: Unit) -> None:
+    """One reading of all its rules, so many seconds after the one before. Its domain is locked."""
     domain = mitigation.domain
-    if not is_stepping(mitigation) and not (domain.steps and not domain.shadow):
+    if seconds < SHORTEST or not (is_stepping(mitigation) or (domain.steps and not domain.shadow)):
         return
-    taken = sum((by_kind.get(kind, Traffic()) for kind in ladder.kinds_of(mitigation.playbook)), Traffic())
+    passed = load.get(Kind.PASSED, Traffic())
+    taken = sum((load.get(kind, Traffic()) for kind in ladder.kinds_of(mitigation.playbook)), Traffic())
     now_passing, would_pass = passed.a_second(seconds), (passed + taken).a_second(seconds)
     _remember(mitigation, pressed=_is_above(domain, now_passing), calm=not _is_above(domain, would_pass), unit=unit)
     if _lasted(mitigation.pressed_since, domain.step_up_after, unit.now) and _may_step_up(mitigation):

@@ -6,7 +6,7 @@ None of them stops a stop: rules that are no longer wanted always leave.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from mitigation.rules.playbooks import Plan
 from mitigation.services.units import LONGEST, Unit, unit_of_work
 
 SPAN = timedelta(minutes=1)
+_OF_A_HOLD = ("kind", "since", "reason")
 WORDS = {Hold.Kind.FREEZE: "change freeze", Hold.Kind.BREAKER: "the breaker is open"}
 
 
@@ -70,17 +71,16 @@ class Holds:
     """What is thrown now."""
 
     def __init__(self) -> None:
-        self._thrown = {hold.kind: hold for hold in Hold.objects.all()}
+        self.thrown = {kind: (since, reason) for kind, since, reason in Hold.objects.values_list(*_OF_A_HOLD)}
 
-    def why(self, mitigation: Mitigation) -> str:
-        """Why nothing of this mitigation may stand now; empty when it may."""
-        panic = self._thrown.get(Hold.Kind.PANIC)
-        if panic is not None:
-            return f"all enforcement is switched off: {panic.reason}"
+    def why(self, start: datetime) -> str:
+        """Why nothing may stand now of a mitigation that began then; empty when it may."""
+        if Hold.Kind.PANIC in self.thrown:
+            return f"all enforcement is switched off: {self.thrown[Hold.Kind.PANIC][1]}"
         for kind, words in WORDS.items():
-            hold = self._thrown.get(kind)
-            if hold is not None and began(mitigation) > hold.since:
-                return f"{words}: {hold.reason}"
+            since, reason = self.thrown.get(kind, (None, ""))
+            if since is not None and start > since:
+                return f"{words}: {reason}"
         return ""
 
 
@@ -98,21 +98,15 @@ class Surge:
     reason: str
 
 
-def surge(
-    mitigations: Iterable[Mitigation], plans: Mapping[int, Plan], *, most_rules: int, now: datetime
-) -> Surge | None:
-    """Whether the rules, but those that only count, of what started within the last minute are more than `most_rules`.
+def surge(starts: Iterable[tuple[datetime, Plan]], *, most_rules: int, now: datetime) -> Surge | None:
+    """Whether the rules, but those that only count, of what began within the last minute are more than `most_rules`.
 
-    0: no limit. What started in the same moment is held or let through together.
+    `starts`: when each began, and its plan. What started in the same moment is held or let through together.
     """
-    if not most_rules:
-        return None
     rules_at: dict[datetime, int] = {}
-    for mitigation in mitigations:
-        start = began(mitigation)
+    for start, plan in starts:
         if now - SPAN < start <= now:
-            count = sum(rule.touches for rule in plans[mitigation.pk].rules)
-            rules_at[start] = rules_at.get(start, 0) + count
+            rules_at[start] = rules_at.get(start, 0) + sum(rule.touches for rule in plan.rules)
     total = 0
     for start in sorted(rules_at):
         total += rules_at[start]

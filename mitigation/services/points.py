@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from django.db.models import F
 
+from mitigation.exceptions import GaveWay
 from mitigation.models import Change, EnforcementPoint
 from mitigation.services.units import unit_of_work
 
@@ -50,3 +52,13 @@ def note_health(point_id: int, *, health: str, sentence: str, now: datetime) -> 
                 after={"health": health, "sentence": sentence},
             )
             unit.tell(Change.Topic.POINT, point.pk)
+
+
+def more_wanted(point_id: int, seen: int) -> Callable[[], None]:
+    """To be called now and again: raises GaveWay once the point is wanted to hold anything else than at `seen`."""
+
+    def give_way() -> None:
+        if not EnforcementPoint.objects.filter(pk=point_id, wanted=seen).exists():
+            raise GaveWay("more is wanted of this point")
+
+    return give_way

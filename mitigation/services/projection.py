@@ -1,9 +1,14 @@
-"""From mitigations to the rules that should stand at a point: read, render, check again, project. Writes nothing."""
+"""From mitigations to the rules that should stand at a point: read, render, check again, project. Writes nothing.
+
+What is needed of all mitigations is read at each look, for a row that changed must never be missed, whoever changed it
+and however; what is costly is done for those only that differ from the last look.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,25 +17,36 @@ from mitigation.exceptions import OutsidePolicy
 from mitigation.models import Domain, Mitigation, TargetName
 from mitigation.protocol import targets
 from mitigation.protocol.scope import Network, Scope, covered_by
+from mitigation.protocol.status import Status
 from mitigation.rules.boxes import MAX_BOXES
-from mitigation.rules.canonical import Rule as CanonicalRule
 from mitigation.rules.parameters import AMPLIFICATION_PORTS, MOST_PORTS, BadParameter
 from mitigation.rules.playbooks import Plan, render
-from mitigation.rules.projection import project
+from mitigation.rules.projection import Kept, Projected
 from mitigation.rules.scope import Scope as RuleScope
 from mitigation.services import approvals, holds, ladder, policies, scopes, shadow
+from mitigation.services.rows import aware, raw
 
 DEADLINE_SLACK = timedelta(seconds=300)  # a dead server does not end protection early
 HORIZON = timedelta(seconds=3600)  # how far ahead an indefinite mitigation's rules are promised
 
+Wanted = Projected[int]  # one disjoint rule, and the mitigations that need it
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One disjoint rule: who needs it, and until when the equipment must hold it by itself."""
-
-    rule: CanonicalRule
-    owners: frozenset[int]
-    deadline: datetime
+# Columns of a mitigation that say which rules it wants, beside its domain, its names and what is held back.
+INPUTS = (
+    "domain_id",
+    "playbook",
+    "evidence",
+    "scope",
+    "expanded_scope",
+    "requested_at",
+    "mitigation_start",
+    "approved_at",
+    "approvals",
+)
+TIMES = ("expires_at", "ends_at")  # until when
+# The enforcer has nothing to say of these, unless something else happens to them.
+_SETTLED = (Status.MITIGATED, Status.STOPPED, Status.TERMINATING)
+ASKED_AT_ONCE = 5_000  # parameters of one query
 
 
 @dataclass(slots=True)
@@ -42,14 +58,25 @@ class Projection:
     `surge` where too much started at once, and nothing of that may stand.
 
     `waiting` says, by mitigation, which of its names has no address yet: until then it is in progress, no more.
+
+    `until` is the end of each mitigation, None for one without. `moved` are the keys of rules and `changed` the
+    mitigations that may differ from what the look before this one found.
     """
 
     wanted: dict[str, Wanted] = field(default_factory=dict)
     shown: dict[str, Wanted] = field(default_factory=dict)
-    shadow: frozenset[int] = frozenset()
+    shadow: set[int] = field(default_factory=set)
     plans: dict[int, Plan] = field(default_factory=dict)
     waiting: dict[int, str] = field(default_factory=dict)
+    until: dict[int, datetime | None] = field(default_factory=dict)
     surge: holds.Surge | None = None
+    moved: set[str] = field(default_factory=set)
+    changed: set[int] = field(default_factory=set)
+
+    def deadline(self, one: Wanted, now: datetime) -> datetime:
+        """Until when the equipment must hold it by itself."""
+        ends = (self.until[owner] for owner in one.owners)
+        return max(now + HORIZON if end is None else end for end in ends) + DEADLINE_SLACK
 
 
 def project_mitigations(*, now: datetime, most_rules: int = 0) -> Projection:
@@ -57,37 +84,164 @@ def project_mitigations(*, now: datetime, most_rules: int = 0) -> Projection:
 
     `most_rules` of what started within the last minute trip the breaker; 0: it never trips.
     """
-    mitigations = list(Mitigation.objects.enforced().select_related("domain"))
-    allowed = scopes.allowed({mitigation.domain_id for mitigation in mitigations})
-    names = _names()
-    held = holds.Holds()
-    plans: dict[int, Plan] = {}
-    waiting: dict[int, str] = {}
-    for mitigation in mitigations:
-        if mitigation.approved_at is None:
-            plans[mitigation.pk], waiting[mitigation.pk] = Plan(), approvals.waits_for(mitigation)
-            continue
-        scope = Scope.from_json(mitigation.protected_scope)
-        prefixes = allowed[mitigation.domain_id].prefixes
-        resolved = Resolved(
-            mitigation.domain, scope, names.get(mitigation.pk, []), prefixes, evidence=mitigation.evidence
-        )
-        why = held.why(mitigation)
-        plans[mitigation.pk] = Plan(refused=why) if why else resolved.plan_up_to(mitigation.playbook)
-        if resolved.waiting:
-            waiting[mitigation.pk] = resolved.waiting
-    deadlines = {mitigation.pk: _deadline(mitigation, now) for mitigation in mitigations}
-    in_shadow = frozenset(mitigation.pk for mitigation in mitigations if mitigation.domain.shadow)
-    rules = {pk: shadow.with_counters(plan.rules) if pk in in_shadow else plan.rules for pk, plan in plans.items()}
-    wanted: dict[str, Wanted] = {}
-    shown: dict[str, Wanted] = {}
-    for one in project({pk: found for pk, found in rules.items() if found}):
-        only_shown = one.rule.touches and one.owners <= in_shadow
-        deadline = max(deadlines[owner] for owner in one.owners)
-        (shown if only_shown else wanted)[one.rule.key] = Wanted(one.rule, one.owners, deadline)
-    starting = [mitigation for mitigation in mitigations if mitigation.pk not in in_shadow]
-    surge = holds.surge(starting, plans, most_rules=most_rules, now=now)
-    return Projection(wanted, shown, in_shadow, plans, waiting, surge)
+    return Projector().look(now=now, most_rules=most_rules)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """One mitigation as it was at the last look: what its plan was made of, and the plan before anything held it."""
+
+    inputs: Sequence[Any]
+    names: Sequence[Any]
+    began: datetime
+    plan: Plan
+    waiting: str
+    approved: bool
+
+
+class Projector:
+    """Looks at the rows, again and again. What it returns is one and the same object, brought up to date."""
+
+    def __init__(self) -> None:
+        self.projection = Projection()
+        self._kept: Kept[int] = Kept()
+        self._seen: dict[int, _Seen] = {}
+        self._statuses: dict[int, int] = {}
+        self._domains: dict[int, Sequence[Any]] = {}
+        self._held: holds.Holds | None = None
+
+    def look(self, *, now: datetime, most_rules: int = 0) -> Projection:
+        """As `project_mitigations`. `moved` and `changed` gather until `take_changes`."""
+        rows = {row[0]: row for row in raw(Mitigation.objects.enforced().values_list("pk", *INPUTS, "status", *TIMES))}
+        domains = {domain.pk: domain for domain in Domain.objects.filter(pk__in={row[1] for row in rows.values()})}
+        allowed = scopes.allowed(domains)
+        names = _names()
+        held = holds.Holds()
+        projection = self.projection
+        projection.until = {pk: _end(row) for pk, row in rows.items()}
+
+        surroundings = {pk: _all_of(domain, allowed[pk].prefixes) for pk, domain in domains.items()}
+        elsewhere = {pk for pk, values in surroundings.items() if self._domains.get(pk) != values}
+        stale = [pk for pk, row in rows.items() if row[1] in elsewhere or self._is_stale(pk, row, names)]
+        fresh = self._render(stale, rows, domains, allowed, names)
+        gone = self._seen.keys() - rows.keys()
+        for pk in gone:
+            del self._seen[pk]
+        self._seen |= fresh
+        self._domains = surroundings
+        looked_at = self._seen if self._held is None or held.thrown != self._held.thrown else fresh
+        self._held = held
+
+        changes: dict[int, Iterable[Any]] = dict.fromkeys(gone, ())
+        for pk, seen in looked_at.items():
+            is_shown = domains[rows[pk][1]].shadow
+            if self._take(pk, seen, held, is_shown=is_shown):
+                rules = projection.plans[pk].rules
+                changes[pk] = shadow.with_counters(rules) if is_shown else rules
+        for pk in gone:
+            self._forget(pk)
+        self._sort(self._kept.change(changes))
+        projection.changed |= changes.keys() | fresh.keys() | self._to_be_told(rows)
+        starts = ((seen.began, projection.plans[pk]) for pk, seen in self._seen.items() if pk not in projection.shadow)
+        projection.surge = holds.surge(starts, most_rules=most_rules, now=now) if most_rules else None
+        return projection
+
+    def take_changes(self) -> tuple[set[str], set[int]]:
+        """Keys that moved and mitigations that changed since this was asked last, those gone included."""
+        projection = self.projection
+        taken = projection.moved, projection.changed
+        projection.moved, projection.changed = set(), set()
+        return taken
+
+    def keys_of(self, mitigation_id: int) -> AbstractSet[str]:
+        return self._kept.keys_of(mitigation_id)
+
+    def _is_stale(self, pk: int, row: Sequence[Any], names: Mapping[int, list[TargetName]]) -> bool:
+        seen = self._seen.get(pk)
+        return seen is None or seen.inputs != row[1:-3] or seen.names != _said(names.get(pk, ()))
+
+    def _render(
+        self,
+        stale: Sequence[int],
+        rows: Mapping[int, Sequence[Any]],
+        domains: Mapping[int, Domain],
+        allowed: Mapping[int, scopes.Allowed],
+        names: Mapping[int, list[TargetName]],
+    ) -> dict[int, _Seen]:
+        fresh: dict[int, _Seen] = {}
+        for at in range(0, len(stale), ASKED_AT_ONCE):
+            for mitigation in Mitigation.objects.filter(pk__in=stale[at : at + ASKED_AT_ONCE]):
+                mitigation.domain = domains[mitigation.domain_id]
+                row, hosts = rows[mitigation.pk], names.get(mitigation.pk, [])
+                plan, waiting = _plan(mitigation, hosts, allowed[mitigation.domain_id].prefixes)
+                fresh[mitigation.pk] = _Seen(
+                    inputs=row[1:-3],
+                    names=_said(hosts),
+                    began=holds.began(mitigation),
+                    plan=plan,
+                    waiting=waiting,
+                    approved=mitigation.approved_at is not None,
+                )
+        return fresh
+
+    def _take(self, pk: int, seen: _Seen, held: holds.Holds, *, is_shown: bool) -> bool:
+        """Bring what is said of one mitigation up to date; whether its rules may differ."""
+        projection = self.projection
+        why = held.why(seen.began) if seen.approved else ""
+        plan = Plan(refused=why) if why else seen.plan
+        before = projection.plans.get(pk), pk in projection.shadow, projection.waiting.get(pk)
+        projection.plans[pk] = plan
+        (projection.shadow.add if is_shown else projection.shadow.discard)(pk)
+        if seen.waiting:
+            projection.waiting[pk] = seen.waiting
+        else:
+            projection.waiting.pop(pk, None)
+        return before != (plan, is_shown, projection.waiting.get(pk))
+
+    def _forget(self, pk: int) -> None:
+        self.projection.plans.pop(pk, None)
+        self.projection.shadow.discard(pk)
+        self.projection.waiting.pop(pk, None)
+
+    def _sort(self, moved: set[str]) -> None:
+        """Into what is wanted and what is only shown."""
+        projection = self.projection
+        for key in moved:
+            projection.wanted.pop(key, None)
+            projection.shown.pop(key, None)
+            one = self._kept.found.get(key)
+            if one is not None:
+                only_shown = one.rule.touches and one.owners <= projection.shadow
+                (projection.shown if only_shown else projection.wanted)[key] = one
+        projection.moved |= moved
+
+    def _to_be_told(self, rows: Mapping[int, Sequence[Any]]) -> set[int]:
+        """Mitigations whose status somebody else changed to one that evidence may move."""
+        before, self._statuses = self._statuses, {pk: row[-3] for pk, row in rows.items()}
+        return {pk for pk, now in self._statuses.items() if now != before.get(pk) and now not in _SETTLED}
+
+
+def _end(row: Sequence[Any]) -> datetime | None:
+    until = row[-1] or row[-2]
+    return until and aware(until)
+
+
+def _all_of(domain: Domain, prefixes: Sequence[Network]) -> Sequence[Any]:
+    """Everything of a domain: whatever of it changes, its mitigations are looked at again."""
+    return [*(getattr(domain, field.attname) for field in Domain._meta.concrete_fields), *prefixes]
+
+
+def _said(names: Iterable[TargetName]) -> Sequence[Any]:
+    return [(row.name, row.addresses, row.problem) for row in names]
+
+
+def _plan(mitigation: Mitigation, names: list[TargetName], prefixes: list[Network]) -> tuple[Plan, str]:
+    """What its playbook says, and what it waits for."""
+    if mitigation.approved_at is None:
+        return Plan(), approvals.waits_for(mitigation)
+    scope = Scope.from_json(mitigation.protected_scope)
+    resolved = Resolved(mitigation.domain, scope, names, prefixes, evidence=mitigation.evidence)
+    return resolved.plan_up_to(mitigation.playbook), resolved.waiting
 
 
 def _names() -> dict[int, list[TargetName]]:
@@ -196,8 +350,3 @@ class Resolved:
             for (port, protocols), networks in by_service.items()
         ]
         return [part for part in (first, *uris) if part.prefixes]
-
-
-def _deadline(mitigation: Mitigation, now: datetime) -> datetime:
-    until = mitigation.ends_at or mitigation.expires_at
-    return (until if until is not None else now + HORIZON) + DEADLINE_SLACK

@@ -16,10 +16,10 @@ from django.utils import timezone
 
 from mitigation.drivers.base import Driver
 from mitigation.drivers.registry import get_driver
-from mitigation.exceptions import DriverError
+from mitigation.exceptions import DriverError, GaveWay
 from mitigation.models import EnforcementPoint
 from mitigation.pki.home import Home
-from mitigation.services import enforcement, holds
+from mitigation.services import enforcement, holds, points
 from mitigation.tasks import holder
 
 FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty
@@ -27,6 +27,8 @@ FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty
 # When the equipment says that somebody changed something, a look comes earlier. It may well have been something of
 # theirs, and often, so looks take no more than half of the time: that many times as long passes between them.
 REST = 1.0
+
+LONGEST_WAIT = 60.0  # seconds since the last one: then a full look, or counting, gives way to nothing any more
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ _working = threading.Lock()  # the task and the worker's own look share one driv
 _drivers: dict[tuple[int, str], Driver] = {}
 _last_full: dict[int, float] = {}
 _last_took: dict[int, float] = {}  # seconds
+_counted: dict[int, tuple[float, float]] = {}  # when that ended, and how many seconds it took
+_standing: dict[int, enforcement.Standing] = {}
 _holder = holder.this_process()
 
 
@@ -47,19 +51,20 @@ def reconcile(point_id: int) -> None:
     point = EnforcementPoint.objects.filter(pk=point_id, enabled=True).first()
     if point is not None:
         with _working:
-            _reconcile(point)
+            _reconcile(point, full=_is_due(point))
 
 
 def look(name: str) -> None:
-    """The worker's own look: mind the kill switch, reconcile when dirty or due, else read the counters."""
+    """The worker's own look: mind the kill switch, reconcile when dirty or due, read the counters."""
     _mind_panic()
     point = EnforcementPoint.objects.filter(name=name, enabled=True).first()
     if point is None:
         return
     with _working:
-        if point.is_dirty or _is_due(point):
-            _reconcile(point)
-        elif point.counts:
+        is_due = _is_due(point)
+        if point.is_dirty or is_due:
+            _reconcile(point, full=is_due)
+        if point.counts and _is_to_count(point):
             _count(point)
 
 
@@ -68,6 +73,12 @@ def _is_due(point: EnforcementPoint) -> bool:
     if since > FULL_LOOK or (point.enforces and point.health == EnforcementPoint.Health.DOWN):
         return True
     return since > REST * _last_took.get(point.pk, 0.0) and not _driver(point).is_as_read()
+
+
+def _is_to_count(point: EnforcementPoint) -> bool:
+    """Each second, but of many rules no more than half of the time."""
+    ended, took = _counted.get(point.pk, (0.0, 0.0))
+    return time.monotonic() - ended >= took
 
 
 def _mind_panic() -> None:
@@ -79,33 +90,50 @@ def _mind_panic() -> None:
         for driver in _drivers.values():
             with suppress(DriverError):
                 driver.remove_all()
+        for standing in _standing.values():
+            standing.forget()
     holds.throw_from_file(file, now=_now())
 
 
-def _reconcile(point: EnforcementPoint) -> None:
+def _reconcile(point: EnforcementPoint, *, full: bool) -> None:
     if point.lease_holder and holder.is_dead(point.lease_holder):
         enforcement.release(point.pk, holder=point.lease_holder)
     first, began = point.pk not in _last_full, time.monotonic()
-    if enforcement.reconcile(
-        point.pk,
-        _driver(point),
-        holder=_holder,
-        clock=_now,
-        thorough=first and point.enforces,
-        most_rules=settings.DOTS_BREAKER_RULES,
-    ):
+    standing = _standing.setdefault(point.pk, enforcement.Standing())
+    since = began - _last_full.get(point.pk, 0.0)
+    try:
+        was_ours = enforcement.reconcile(
+            point.pk,
+            _driver(point),
+            holder=_holder,
+            clock=_now,
+            thorough=first and point.enforces,
+            most_rules=settings.DOTS_BREAKER_RULES,
+            standing=standing,
+            full=full,
+            gives_way=since < LONGEST_WAIT,
+        )
+    except GaveWay:
+        return
+    if was_ours and (full or not standing.is_known):
         _last_full[point.pk] = time.monotonic()
         _last_took[point.pk] = _last_full[point.pk] - began
-        if point.counts:
-            _count(point)
 
 
 def _count(point: EnforcementPoint) -> None:
+    began, driver = time.monotonic(), _driver(point)
+    is_patient = began - _counted.get(point.pk, (0.0, 0.0))[0] < LONGEST_WAIT
+    written = _standing.setdefault(point.pk, enforcement.Standing()).written
     try:
-        enforcement.count(point.pk, _driver(point), clock=_now)
+        with driver.giving_way(points.more_wanted(point.pk, point.wanted) if is_patient else None):
+            enforcement.count(point.pk, driver, clock=_now, written=written)
+    except GaveWay:
+        return
     except DriverError as error:
         log.warning("point %s: counters cannot be read: %s", point.name, error)
         _last_full[point.pk] = 0.0  # look closely, soon
+    ended = time.monotonic()
+    _counted[point.pk] = (ended, ended - began)
 
 
 def _driver(point: EnforcementPoint) -> Driver:

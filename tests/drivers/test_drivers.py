@@ -14,6 +14,7 @@ from mitigation.drivers import nft_process
 from mitigation.drivers.base import Desired, HealthState
 from mitigation.drivers.dryrun import DryRunDriver
 from mitigation.drivers.nft_lock import TableLock
+from mitigation.drivers.nft_netlink import Element
 from mitigation.drivers.nft_process import Nft, NftFailed
 from mitigation.drivers.nft_readback import read_counted, read_scoped, read_structure
 from mitigation.drivers.nft_ruleset import HOOKS, Place, Ruleset, parts, version_of
@@ -225,15 +226,17 @@ def test_the_longest_comment_fits_into_a_comment_of_nftables():
 
 
 def test_elements_with_other_comments_have_no_key():
-    element = {"elem": {"val": {"concat": ["198.51.100.7", "udp"]}, "comment": "mine", "expires": 3}}
+    with_ports, portless = (Place(Kind.AMPLIFICATION, ports, 4) for ports in (True, False))
+    host, other = bytes((198, 51, 100, 7, 17, 0, 0, 0)), bytes((198, 51, 100, 9, 17, 0, 0, 0))
+    ports = bytes((0, 53, 0, 0)), bytes((255, 255, 0, 0))
 
-    (scoped,) = read_scoped([[element, {"jump": {"target": "c"}}]])
-    (bare,) = read_scoped([[{"concat": ["198.51.100.7", {"range": [0, 7]}]}, {"accept": None}]])
-    (counted,) = read_counted([{"elem": {"val": {"prefix": {"addr": "::", "len": 0}}}}])
+    (scoped,) = read_scoped(with_ports, [Element("mine", host + ports[0], host + ports[1], 3, "c", 0, 0)])
+    (bare,) = read_scoped(portless, [Element("", host, other, 0, "", 0, 0)])
+    (counted,) = read_counted(portless, [Element("theirs 0", host, host, 0, "", 1, 2)])
 
-    assert (scoped.key, scoped.value, scoped.expires, scoped.target) == (None, "198.51.100.7 . udp", 3, "c")
-    assert (bare.key, bare.value, bare.target) == (None, "198.51.100.7 . 0-7", "")
-    assert (counted.key, counted.value, counted.packets) == (None, "::/0", 0)
+    assert (scoped.key, scoped.value, scoped.expires, scoped.target) == (None, "198.51.100.7 . 17 . 53-65535", 3, "c")
+    assert (bare.key, bare.value, bare.target) == (None, "198.51.100.7-198.51.100.9 . 17", "")
+    assert (counted.key, counted.value, counted.packets) == (None, "198.51.100.7 . 17", 1)
 
 
 def test_tables_of_other_names_are_not_read():

@@ -222,6 +222,63 @@ def test_resync_forgets_parameters_nobody_uses(lab, driver):
     assert driver.health().state is HealthState.HEALTHY
 
 
+# Reading some of it
+
+
+def test_some_rules_are_read_back_alone_as_they_are_among_all(driver):
+    rules = list(render("shield", PROTECTED, {}).rules) + discard(scope(AFTER[4], AFTER[6]))
+    driver.apply(for_a_while(rules, 600), ())
+    everything = driver.installed()
+    some = keys(rules[::2])
+
+    found = driver.installed_among(some)
+
+    assert found == {key: everything[key] for key in some}
+    assert driver.installed_among([]) == {}
+
+
+def test_own_changes_leave_everything_as_read_and_those_of_others_do_not(lab, driver):
+    one, other = discard(scope(AFTER[4], protocols=(17,))), discard(scope(HOST[4], protocols=(17,)))
+    driver.apply(for_a_while(one), ())
+    driver.installed()
+
+    driver.apply(for_a_while(other, 100), ())
+    driver.apply(for_a_while(other, 900), ())
+    assert driver.is_as_read()
+    assert driver.installed_among(keys(other)).keys() == keys(other)
+    driver.apply((), keys(one))
+    assert driver.is_as_read()
+    assert driver.installed_among(keys(one)) == {}
+
+    lab.router.run("nft", "add", "table", "ip", "theirs")
+    assert not driver.is_as_read()
+    assert driver.installed_among(keys(other)) is None
+    lab.router.run("nft", "delete", "table", "ip", "theirs")
+    driver.installed()
+    assert driver.is_as_read()
+
+
+@pytest.mark.parametrize("word", ["scope", "count"])
+def test_an_element_that_is_gone_is_missed_among_some(lab, driver, word):
+    rules = shield(scope(HOST[4]), [Kind.AMPLIFICATION])
+    driver.apply(for_a_while(rules), ())
+    name = _named(lab, f"{word}_amp_ports4")
+    lab.router.run("nft", "delete", "element", "inet", "dots", name, "{ 198.51.100.7 . udp . 0-65535 }")
+
+    driver._read_at = (driver._netlink.generation(), driver._nft.changes)  # as if that had been seen
+
+    assert driver.installed_among(keys(rules)) == {}
+
+
+def test_another_rule_at_the_same_place_is_not_taken_for_it(lab, driver):
+    """A wider box covers the address that is asked for."""
+    host, network = (discard(scope(where, protocols=(17,))) for where in (HOST[4], NETWORK[4]))
+    driver.apply(for_a_while(network), ())
+    driver.installed()
+
+    assert driver.installed_among(keys(host)) == {}
+
+
 # Counting through changes
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rule_strategies import packets, scopes
 
@@ -10,7 +10,7 @@ from mitigation.rules.boxes import Box
 from mitigation.rules.canonical import Kind, Parameters, Rule
 from mitigation.rules.packets import matches
 from mitigation.rules.playbooks import render
-from mitigation.rules.projection import Projected, project
+from mitigation.rules.projection import Kept, Projected, project
 
 policies = st.sampled_from(
     (
@@ -63,3 +63,31 @@ def test_different_wishes_for_the_same_packets_both_hold():
 
 def test_nothing_wanted_is_nothing_projected():
     assert project({"a": []}) == []
+
+
+@settings(max_examples=40)
+@given(st.lists(st.dictionaries(st.integers(0, 4), st.tuples(scopes(), policies) | st.none(), max_size=3), max_size=6))
+def test_what_is_kept_is_at_any_time_what_would_be_projected_anew(steps):
+    kept, wanted = Kept(), {}
+    for step in steps:
+        changes = {owner: render("shield", *one).rules if one else () for owner, one in step.items()}
+        before = dict(kept.found)
+
+        moved = kept.change(changes)
+
+        wanted |= changes
+        assert kept.found == {one.rule.key: one for one in project(wanted)}
+        assert {key for key in before.keys() | kept.found.keys() if before.get(key) != kept.found.get(key)} <= moved
+        for owner in wanted:
+            assert kept.keys_of(owner) == {key for key, one in kept.found.items() if owner in one.owners}
+
+
+def test_what_shares_no_address_with_a_change_is_not_touched():
+    kept = Kept()
+    kept.change({"far": [Rule(Kind.DISCARD, Box(4, 9, 9))], "near": [Rule(Kind.DISCARD, Box(4, 1, 4))]})
+
+    moved = kept.change({"new": [Rule(Kind.DISCARD, Box(4, 3, 3))]})
+
+    assert moved == {key for key, one in kept.found.items() if "far" not in one.owners} | {
+        "discard 0.0.0.1-0.0.0.4 any any"
+    }

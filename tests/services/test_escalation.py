@@ -460,3 +460,33 @@ def test_the_dashboard_tells_each_step_with_its_reason(traffic: Traffic) -> None
         "shield, then ratelimit, then discard: one step up when more than 1,000 packets a second pass for 10 s, for 60 s "
         "unless needed longer; down after 30 s below"
     )
+
+
+# -- readings as they come --------------------------------------------------------------------------------------------
+
+
+def test_a_mitigation_whose_rules_are_written_in_several_batches_is_judged_once_by_all_of_them(
+    traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mitigation.services.counting.RULES_AT_ONCE", 1)
+    every_kind = {kind.name.lower(): 100 for kind in Kind}
+    traffic.flows(20, **every_kind | {"passed": 900})
+    assert row().playbook == "shield"
+    traffic.flows(11, **every_kind | {"passed": 1001})
+
+    assert row().playbook == "ratelimit"
+
+
+def test_two_readings_right_after_each_other_are_not_taken_for_a_flood(traffic: Traffic) -> None:
+    for _ in range(15):
+        traffic.flows(1, passed=900)
+        point = EnforcementPoint.objects.get()
+        for at in range(3):
+            key = next(key for key in traffic.driver.rules if key.startswith("pass"))
+            reading = next(one for one in traffic.driver.readings if one.key == key)
+            traffic._totals[key] += 50
+            traffic.driver.readings = [Counter(key, "a", reading.packets + 50, reading.octets + 5000)]
+            soon = traffic.now + timedelta(milliseconds=at + 1)
+            enforcement.count(point.pk, traffic.driver, clock=lambda soon=soon: soon)
+
+    assert (row().playbook, row().pressed_since) == ("shield", None)

@@ -1,0 +1,300 @@
+"""Reading nftables by netlink: nft takes seconds to list 80,000 elements as JSON, and asks for one by listing them all.
+
+Numbers are those of linux/netfilter/nf_tables.h and linux/netlink.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mitigation.exceptions import DriverError
+
+_NETFILTER = 12  # NETLINK_NETFILTER
+_SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
+_NEW_ELEMENTS, _GET_ELEMENTS, _NEW_GENERATION, _GET_GENERATION = (_SUBSYSTEM | number for number in (12, 13, 15, 16))
+_ERROR, _DONE = 2, 3
+_REQUEST, _DUMP, _INTERRUPTED = 1, 0x300, 16
+_INET = 1  # NFPROTO_INET
+_TYPE = 0x3FFF  # of an attribute, without its flags
+_NESTED = 0x8000
+_CLONE_NEWNET = 0x40000000
+_LARGEST = 1 << 16  # octets of one answer; the kernel fills 32 KiB
+_TRIES = 20  # a listing that changes meanwhile begins anew
+
+_HEADER, _GENERIC, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBH"), struct.Struct("=HH")
+_ERROR_NUMBER = struct.Struct("=i")
+
+
+class Element(NamedTuple):
+    """Of a set or map. `first` and `last` are its bounds, packed: each field is filled up to four octets.
+
+    `expires` in seconds, 0 for never; `target` is the chain it jumps to; counters are 0 where there is none.
+    """
+
+    comment: str
+    first: bytes
+    last: bytes
+    expires: int
+    target: str
+    packets: int
+    octets: int
+
+
+class Netlink:
+    """Questions to the kernel about this network namespace, or the one called `netns`. Raises DriverError."""
+
+    def __init__(self, *, netns: str | None = None, timeout: float = 4.0) -> None:
+        self._netns = netns
+        self._timeout = timeout
+        self._layouts: dict[str, _Layouts] = {}  # by set
+
+    def generation(self) -> int | None:
+        """How many transactions of anybody there were; None where the kernel does not say.
+
+        Elements that expire and meters that packets fill do not count.
+        """
+        try:
+            with self._socket() as asked:
+                asked.send(_message(_GET_GENERATION, _REQUEST, family=0))
+                for kind, _, answer, start, end in _messages(asked.recv(_LARGEST)):
+                    if kind == _NEW_GENERATION:
+                        found = next((span for number, *span in _attributes(answer, start, end) if number == 1), None)
+                        return int.from_bytes(answer[slice(*found)], "big") if found else None
+        except (OSError, DriverError):
+            return None
+        return None
+
+    def elements(self, table: str, name: str) -> list[Element]:
+        """All elements of one set or map, none if it does not exist."""
+        request = _message(_GET_ELEMENTS, _REQUEST | _DUMP, _text(1, table), _text(2, name))
+        layouts = self._layouts.setdefault(name, {})
+        try:
+            with self._socket() as asked:
+                for _ in range(_TRIES):
+                    asked.send(request)
+                    found = _listed(asked, layouts)
+                    if found is not None:
+                        return found
+        except OSError as error:
+            raise _failed(error) from error
+        raise DriverError("the kernel's rules change faster than they can be read")
+
+    def those_at(self, table: str, name: str, places: Iterable[bytes]) -> list[Element]:
+        """The elements that hold these values, packed; what is not there is left out."""
+        found: list[Element] = []
+        layouts = self._layouts.setdefault(name, {})
+        try:
+            with self._socket() as asked:
+                for place in places:
+                    value = _nested(1, _nested(1, _attribute(1, place)))  # one element: its key: a value
+                    asked.send(_message(_GET_ELEMENTS, _REQUEST, _text(1, table), _text(2, name), _nested(3, value)))
+                    for kind, _, answer, start, end in _messages(asked.recv(_LARGEST)):
+                        if kind == _ERROR:
+                            _raise_unless_absent(answer, start)
+                        elif kind == _NEW_ELEMENTS:
+                            found.extend(_read_elements(answer, start, end, layouts))
+        except OSError as error:
+            raise _failed(error) from error
+        return found
+
+    def _socket(self) -> socket.socket:
+        opened: list[socket.socket | OSError] = []
+
+        def open_it() -> None:
+            try:
+                if self._netns is not None:
+                    _enter(Path("/run/netns") / self._netns)
+                opened.append(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETFILTER))
+            except OSError as error:
+                opened.append(error)
+
+        if self._netns is None:
+            open_it()
+        else:  # a thread may enter another namespace by itself, and ends there
+            thread = threading.Thread(target=open_it)
+            thread.start()
+            thread.join()
+        if isinstance(opened[0], OSError):
+            raise _failed(opened[0]) from opened[0]
+        opened[0].settimeout(self._timeout)
+        return opened[0]
+
+
+def _enter(namespace: Path) -> None:
+    descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
+
+
+def _failed(error: OSError) -> DriverError:
+    if isinstance(error, TimeoutError):
+        return DriverError("the kernel did not answer for its rules")
+    return DriverError(f"the kernel's rules cannot be read: {error.strerror}", retryable=error.errno != errno.EPERM)
+
+
+# -- messages
+
+
+def _message(kind: int, flags: int, *attributes: bytes, family: int = _INET) -> bytes:
+    body = _GENERIC.pack(family, 0, 0) + b"".join(attributes)
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _nested(kind: int, value: bytes) -> bytes:
+    return _attribute(kind | _NESTED, value)
+
+
+def _text(kind: int, value: str) -> bytes:
+    return _attribute(kind, value.encode() + b"\0")
+
+
+def _messages(answer: bytes) -> Iterator[tuple[int, int, bytes, int, int]]:
+    """Type, flags, and where the attributes of each message lie."""
+    at = 0
+    while at + _HEADER.size <= len(answer):
+        length, kind, flags, _, _ = _HEADER.unpack_from(answer, at)
+        body = at + _HEADER.size
+        yield kind, flags, answer, body if kind in (_ERROR, _DONE) else body + _GENERIC.size, at + length
+        at += max(length + 3 & ~3, _HEADER.size)
+
+
+def _attributes(answer: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Type, and from where to where the value goes."""
+    while at + 4 <= end:
+        length, kind = _ATTRIBUTE.unpack_from(answer, at)
+        yield kind & _TYPE, at + 4, at + length
+        at += max(length + 3 & ~3, 4)
+
+
+def _listed(asked: socket.socket, layouts: _Layouts) -> list[Element] | None:
+    """One listing; None when something changed meanwhile, so that it may be none of before or after."""
+    found: list[Element] = []
+    is_whole = True
+    while True:
+        for kind, flags, answer, start, end in _messages(asked.recv(_LARGEST)):
+            is_whole = is_whole and not flags & _INTERRUPTED
+            if kind == _NEW_ELEMENTS:
+                found.extend(_read_elements(answer, start, end, layouts))
+            elif kind == _ERROR:
+                _raise_unless_absent(answer, start)
+                return found
+            elif kind == _DONE:
+                return found if is_whole else None
+
+
+def _raise_unless_absent(answer: bytes, at: int) -> None:
+    number = -_ERROR_NUMBER.unpack_from(answer, at)[0]
+    if number not in (0, errno.ENOENT):
+        raise OSError(number, os.strerror(number))
+
+
+def _read_elements(answer: bytes, start: int, end: int, layouts: _Layouts) -> Iterator[Element]:
+    for kind, first, last in _attributes(answer, start, end):
+        if kind == 3:
+            for _, at, until in _attributes(answer, first, last):
+                yield _read_element(answer, at, until, layouts)
+
+
+def _read_element(answer: bytes, at: int, end: int, layouts: _Layouts) -> Element:
+    """Elements of a set look alike: where its values lie is worked out once for those of one length."""
+    alike = layouts.setdefault(end - at, [])
+    for layout in alike:
+        found = layout.read(answer, at)
+        if found is not None:
+            return found
+    layout = _Layout(answer, at, end)
+    if len(alike) < _MOST:
+        alike.append(layout)
+    return layout.only(answer, at)
+
+
+class _Layout:
+    """Where the values of an element lie among what is the same in all like it."""
+
+    def __init__(self, answer: bytes, at: int, end: int) -> None:
+        spans = sorted((first - at, last - at, name) for name, (first, last) in _values(answer, at, end).items())
+        form, before, self._places = "=", 0, dict.fromkeys(_VALUES, -1)
+        for number, (first, last, name) in enumerate(spans):
+            form += f"{first - before}s{last - first}s"
+            before, self._places[name] = last, 2 * number + 1
+        self._struct = struct.Struct(f"{form}{end - at - before}s0s")  # the last is for values that are not there
+        self._same = self._struct.unpack_from(answer, at)[::2]
+
+    def read(self, answer: bytes, at: int) -> Element | None:
+        """None for an element that is laid out in another way."""
+        parts = self._struct.unpack_from(answer, at)
+        return self._element(parts) if parts[::2] == self._same else None
+
+    def only(self, answer: bytes, at: int) -> Element:
+        return self._element(self._struct.unpack_from(answer, at))
+
+    def _element(self, parts: Sequence[bytes]) -> Element:
+        at = self._places
+        first = parts[at["first"]]
+        return Element(
+            parts[at["comment"]].decode(errors="replace"),
+            first,
+            parts[at["last"]] or first,
+            int.from_bytes(parts[at["expires"]], "big") // 1000,
+            parts[at["target"]].decode(errors="replace"),
+            int.from_bytes(parts[at["packets"]], "big"),
+            int.from_bytes(parts[at["octets"]], "big"),
+        )
+
+
+_VALUES = ("first", "last", "timeout", "expires", "comment", "target", "packets", "octets")
+_MOST = 8  # of one length; what is laid out in a ninth way takes longer to read
+_Layouts = dict[int, list[_Layout]]
+
+
+def _values(answer: bytes, at: int, end: int) -> dict[str, tuple[int, int]]:
+    """From where to where each value of an element goes."""
+    found: dict[str, tuple[int, int]] = {}
+    for kind, first, last in _attributes(answer, at, end):
+        match kind:
+            case 1:  # key: a value inside
+                found["first"] = first + 4, last
+            case 10:  # its other end
+                found["last"] = first + 4, last
+            case 4:
+                found["timeout"] = first, last
+            case 5:  # milliseconds left
+                found["expires"] = first, last
+            case 6:  # type, length and text of the comment
+                found["comment"] = _text_of_comment(answer, first, last)
+            case 2:  # what a map says: a verdict: a code, a chain
+                for _, begin, until in _attributes(answer, first, last):
+                    chain = next((span for number, *span in _attributes(answer, begin, until) if number == 2), None)
+                    if chain:
+                        found["target"] = chain[0], chain[1] - 1
+            case 7:  # an expression: its name, its data
+                inner = {number: (begin, until) for number, begin, until in _attributes(answer, first, last)}
+                if answer[slice(*inner.get(1, (0, 0)))] == b"counter\0":
+                    numbers = {number: (begin, until) for number, begin, until in _attributes(answer, *inner[2])}
+                    found["octets"], found["packets"] = numbers[1], numbers[2]
+    return found
+
+
+def _text_of_comment(answer: bytes, at: int, end: int) -> tuple[int, int]:
+    while at + 2 <= end:
+        kind, length = answer[at], answer[at + 1]
+        if kind == 0 and length:
+            return at + 2, at + 1 + length  # without the zero at its end
+        at += 2 + length
+    return end, end
