@@ -28,7 +28,8 @@ from mitigation.rules.decomposition import decompose
 
 log = logging.getLogger(__name__)
 
-DELETE_AT_ONCE = 250  # at worst 2.5 s from a set of 10,000: many transactions, none of them long
+DELETE_AT_ONCE = 100  # at worst 1 s from a set of 10,000: many transactions, none of them long
+ADD_AT_ONCE = 4_000  # rules; a second on an idle machine, so that an nft that hangs is known for it soon
 FEW = 10
 ASKED_ALONE = 500  # elements; listing a set of 10,000 takes as long
 EXPIRY_SECONDS = 0.02  # the kernel's clock ticks every 1 to 10 ms
@@ -223,9 +224,14 @@ class NftTable:
         now_scoped, later_scoped = _split(change.scoped, replaced)
         now_counted, later_counted = _split(change.counted, replaced)
         self._note_places(now_counted)
-        text = self._delete("scope", now_scoped) + self._delete("count", now_counted) + self._add(change.add)
-        if text:
-            self.nft.change(text)
+        text = self._delete("scope", now_scoped) + self._delete("count", now_counted)
+        # What replaces comes with what it replaces, at once; the rest may come in parts.
+        at_once = ADD_AT_ONCE if not text else len(change.add)
+        add = list(change.add)
+        for part in [add[at : at + at_once] for at in range(0, len(add), at_once)] or [[]]:
+            if text := text + self._add(part):
+                self.nft.change(text)
+                text = ""
         self._take_away("scope", later_scoped, is_read=is_read)
         self._note_places(later_counted)
         self._take_away("count", later_counted, is_read=is_read)

@@ -42,7 +42,7 @@ class NftablesDriver(Driver):
         stateful: bool = True,
         meter_size: int = 65_536,
         max_rules: int = 20_000,
-        timeout: float = 20.0,
+        timeout: float = 4.0,
     ) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", table):
             raise DriverError(f"{table!r} is no name for a table: small letters, digits and _", retryable=False)

@@ -136,11 +136,14 @@ def _conclude(
 ) -> None:
     """Write what a look at everything found."""
     standing.is_known = False
-    if problem:
-        _note_health(point, driver, problem, now=now)  # before all those rows: somebody waits for this word
-    _write_rules(point, projection, installed, now=now)
-    advance(_evidence(point, standing, projection.plans, installed, problem), now=now)
-    if not problem:
+    evidence = _evidence(point, standing, projection.plans, installed, problem)
+    if problem:  # who waits for this word hears it before all those rows are written
+        _note_health(point, driver, problem, now=now)
+        advance(evidence, now=now)
+        _write_rules(point, projection, installed, now=now)
+    else:
+        _write_rules(point, projection, installed, now=now)
+        advance(evidence, now=now)
         _note_health(point, driver, problem, now=now)
         standing.installed = {key: now + timedelta(seconds=one.expires_in_seconds) for key, one in installed.items()}
         standing.is_known = True
@@ -203,6 +206,20 @@ def _project(projector: Projector, *, now: datetime, most_rules: int) -> Project
         Hold.Kind.BREAKER, actor="server", reason=found.surge.reason, now=now, door="server", since=found.surge.since
     )
     return projector.look(now=now)
+
+
+def probe(point_id: int, driver: Driver, standing: Standing, *, clock: Clock) -> bool:
+    """Whether the equipment answers at all; where it does not, that is said of the point and of all its mitigations.
+
+    Between two looks at everything nothing else may ask it for half a minute.
+    """
+    health = driver.health()
+    if health.state is not HealthState.DOWN:
+        return True
+    point = EnforcementPoint.objects.get(pk=point_id)
+    log.error("point %s: %s", point.name, health.sentence)
+    _conclude(point, driver, standing, standing.projector.projection, {}, health.sentence, now=clock())
+    return False
 
 
 def lease(point_id: int, *, holder: str, now: datetime) -> bool:

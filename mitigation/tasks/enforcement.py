@@ -64,6 +64,8 @@ def look(name: str) -> None:
         is_due = _is_due(point)
         if point.is_dirty or is_due:
             _reconcile(point, full=is_due)
+        elif point.enforces and not _answers(point):
+            return
         if point.counts and _is_to_count(point):
             _count(point)
 
@@ -73,6 +75,11 @@ def _is_due(point: EnforcementPoint) -> bool:
     if since > FULL_LOOK or (point.enforces and point.health == EnforcementPoint.Health.DOWN):
         return True
     return since > REST * _last_took.get(point.pk, 0.0) and not _driver(point).is_as_read()
+
+
+def _answers(point: EnforcementPoint) -> bool:
+    """Asked each second: whoever is protected is to hear within some five seconds that nothing can be done here."""
+    return enforcement.probe(point.pk, _driver(point), _standing[point.pk], clock=_now)
 
 
 def _is_to_count(point: EnforcementPoint) -> bool:

@@ -260,6 +260,18 @@ def test_an_nft_that_hangs_is_an_error_worth_trying_again(tmp_path, fake_nft):
     assert failure.value.retryable
 
 
+def test_a_large_change_is_given_the_time_it_takes_and_a_small_one_is_not(tmp_path, fake_nft):
+    fake_nft("cat > /dev/null; sleep 1")
+    nft = Nft(timeout=0.2)
+
+    nft.change("#" * nft_process.CHARACTERS_A_SECOND * 10)
+
+    assert nft.changes == 1
+    with pytest.raises(DriverError, match="did not answer"):
+        nft.change("#" * 100)
+    assert nft.changes == 1
+
+
 def test_an_nft_that_talks_nonsense_is_an_error(tmp_path, fake_nft):
     fake_nft("echo '{}'")
 

@@ -194,6 +194,32 @@ def test_equipment_that_failed_is_not_asked_and_waited_for_a_second_time(
     assert (asked, point.health, point.health_sentence) == ([], "down", driver.broken)
 
 
+def test_equipment_that_stops_answering_between_two_looks_is_told_of_at_once(
+    fill: Callable[[int], None], driver: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "_driver", lambda _: driver)
+    monkeypatch.setattr(tasks, "_mind_panic", lambda: None)
+    fill(2)
+    for known in (tasks._last_full, tasks._standing, tasks._counted):
+        known.clear()  # type: ignore[attr-defined]
+    EnforcementPoint.objects.update(lease_holder="")
+    tasks.look("local")
+    assert set(Mitigation.objects.values_list("status", flat=True)) == {2}
+    looked = dict(tasks._last_full)
+
+    driver.broken = "nft did not answer within 4 seconds"
+    tasks.look("local")
+
+    assert tasks._last_full == looked, "no look was due"
+    point = EnforcementPoint.objects.get()
+    assert (point.health, point.health_sentence) == ("down", driver.broken)
+    assert set(Mitigation.objects.values_list("status", "problem")) == {(1, driver.broken)}
+    driver.broken = ""
+    tasks.look("local")
+    assert EnforcementPoint.objects.get().health == "ready"
+    assert set(Mitigation.objects.values_list("status", "problem")) == {(2, "")}
+
+
 def test_a_look_is_due_when_somebody_changed_something_or_the_point_was_down(
     cast: Any, driver: Memory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
