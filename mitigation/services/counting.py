@@ -17,8 +17,9 @@ from mitigation.drivers.base import Counter, Driver
 from mitigation.models import EnforcedAce, Mitigation, Rule, RuleOwner, Sample
 from mitigation.protocol.status import Status
 from mitigation.rules.canonical import Kind
-from mitigation.services import bulk, locks
+from mitigation.services import bulk, escalation, locks
 from mitigation.services.batches import in_batches
+from mitigation.services.escalation import Load, Traffic
 from mitigation.services.evidence import attack_is_over, judge_attack
 from mitigation.services.units import Unit
 
@@ -85,7 +86,7 @@ def count(
     _add(point_id, driver.parting_counters(), written, clock())  # they come once only, so nothing ends this
     if only_parting:
         return
-    readings = _add(point_id, driver.counters(), written, clock(), give_way=driver.give_way)
+    readings = _add(point_id, driver.counters(), written, clock(), is_whole=True, give_way=driver.give_way)
     for key in written.keys() - readings.keys():
         del written[key]
 
@@ -96,6 +97,7 @@ def _add(
     written: Written,
     now: datetime,
     *,
+    is_whole: bool = False,
     give_way: Callable[[], None] | None = None,
 ) -> Readings:
     readings: dict[str, list[Counter]] = {}
@@ -105,11 +107,12 @@ def _add(
         return readings
     moved = _moved(point_id, readings, written)
     samples = _latest_samples(now) if moved else {}
+    loads = _loads(moved) if is_whole and moved and escalation.in_use() else {}
 
     def write(some: Sequence[_Moved], unit: Unit) -> None:
         if give_way is not None:
             give_way()
-        _write(some, samples, unit)
+        _write(some, samples, loads, unit)
 
     try:
         in_batches(moved, RULES_AT_ONCE, write, now=now)
@@ -119,7 +122,8 @@ def _add(
     written |= {one.rule.key: (one.rule.epoch, one.rule.raw_packets) for one in moved}
     owners = {owner for one in moved for owner in one.owners}
     quiet = sorted(_quiet(point_id, readings, now) - owners)
-    in_batches(quiet, QUIET_AT_ONCE, lambda some, unit: _add_up(dict.fromkeys(some, _Seen()), {}, unit), now=now)
+    loads = {pk: {} for pk in quiet} if is_whole else {}
+    in_batches(quiet, QUIET_AT_ONCE, lambda some, unit: _add_up(dict.fromkeys(some, _Seen()), {}, loads, unit), now=now)
     return readings
 
 
@@ -145,6 +149,16 @@ def _moved(point_id: int, readings: Readings, written: Written) -> list[_Moved]:
         for rule_id, owner in links.values_list("rule_id", "mitigation_id"):
             moved[rule_id].owners.append(owner)
     return sorted(moved.values(), key=lambda one: one.owners[:1])
+
+
+def _loads(moved: Iterable[_Moved]) -> dict[int, Load]:
+    """What rules of each kind counted, by mitigation: of all batches together, for a part of it says nothing."""
+    found: dict[int, Load] = {}
+    for one in moved:
+        for owner in one.owners:
+            load = found.setdefault(owner, {})
+            load[one.rule.kind] = load.get(one.rule.kind, Traffic()) + Traffic(one.packets, one.octets)
+    return found
 
 
 def _rows(point_id: int, keys: Sequence[str], there_are: int) -> Iterable[tuple[int, str, str, int]]:
@@ -189,17 +203,22 @@ def _latest_samples(now: datetime) -> dict[int, Sample]:
     return {sample.mitigation_id: sample for sample in Sample.objects.filter(at__gte=since).order_by("at")}
 
 
+_LOOKED_AT = ("status", "dropped_packets", "dropped_at", "installed_at", "domain", "step_until", "pressed_since")
+
+
 def _quiet(point_id: int, readings: Readings, now: datetime) -> set[int]:
-    """Mitigations to write though their rules did not move: those without totals yet, and those whose attack is over.
+    """Mitigations to look at though their rules did not move: without totals yet, with their attack over, or on a step.
 
     Only what was read counts: rules that are gone from the equipment say nothing about an attack.
     """
     may_be_over = Q(status=int(Status.MITIGATED), dropped_at__isnull=False, domain__attack_over_after__gt=0)
-    found = Mitigation.objects.enforced().filter(Q(dropped_packets=None) | may_be_over).select_related("domain")
+    on_a_step = Q(step_until__isnull=False) | Q(pressed_since__isnull=False)
+    wanted = Q(dropped_packets=None) | may_be_over | on_a_step
+    found = Mitigation.objects.enforced().filter(wanted).select_related("domain")
     quiet = [
         mitigation.pk
-        for mitigation in found.only("status", "dropped_packets", "dropped_at", "installed_at", "domain")
-        if mitigation.dropped_packets is None or attack_is_over(mitigation, now)
+        for mitigation in found.only(*_LOOKED_AT)
+        if mitigation.dropped_packets is None or attack_is_over(mitigation, now) or escalation.is_stepping(mitigation)
     ]
     return {
         owner
@@ -218,28 +237,34 @@ def slices(ids: Sequence[Asked]) -> Iterable[Sequence[Asked]]:
 # -- in a transaction -------------------------------------------------------------------------------------------------
 
 
-def _write(moved: Sequence[_Moved], samples: dict[int, Sample], unit: Unit) -> None:
+def _write(moved: Sequence[_Moved], samples: dict[int, Sample], loads: dict[int, Load], unit: Unit) -> None:
     seen: dict[int, _Seen] = {}
     for one in moved:
         one.rule.read_at = unit.now
         for owner in one.owners:
             seen.setdefault(owner, _Seen()).add(one)
-    _add_up(seen, samples, unit)
+    _add_up(seen, samples, loads, unit)
     bulk.update([one.rule for one in moved], ["packets", "octets", "epoch", "raw_packets", "raw_octets", "read_at"])
 
 
-def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], unit: Unit) -> None:
-    """Totals, samples, the word "hitting", and whether the attack is over."""
+def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], loads: dict[int, Load], unit: Unit) -> None:
+    """Totals, samples, the word "hitting", whether the attack is over, and whether another playbook is needed.
+
+    Of `loads` is taken what has been judged.
+    """
     locks.domains_of_mitigations(seen)
     touched: list[Sample] = []
     for mitigation in Mitigation.objects.filter(pk__in=list(seen)).select_related("domain"):
         one = seen[mitigation.pk]
         if one.anything:
             touched.append(_sample(mitigation, one, samples, unit.now))
+        seconds = _since_counted(mitigation, unit.now)
         fields = _total(mitigation, one, unit.now)
         if fields:
             unit.save(mitigation, *fields)
         judge_attack(mitigation, unit)
+        if (load := loads.pop(mitigation.pk, None)) is not None:
+            escalation.judge(mitigation, load, seconds, unit)
     bulk.update([sample for sample in touched if sample.pk], ["at", "seconds", *_COUNTS])
     bulk.insert([sample for sample in touched if not sample.pk])
 
@@ -268,10 +293,14 @@ def _total(mitigation: Mitigation, seen: _Seen, now: datetime) -> list[str]:
     return fields
 
 
+def _since_counted(mitigation: Mitigation, now: datetime) -> float:
+    since = mitigation.counted_at or mitigation.installed_at or now
+    return max((now - since).total_seconds(), 0.001)
+
+
 def _sample(mitigation: Mitigation, seen: _Seen, samples: dict[int, Sample], now: datetime) -> Sample:
     """One row for ten seconds, growing while they last, so that a live chart need not wait for the end of them."""
-    since = mitigation.counted_at or mitigation.installed_at or now
-    elapsed = min(max((now - since).total_seconds(), 0.001), SAMPLE_SECONDS)
+    elapsed = min(_since_counted(mitigation, now), SAMPLE_SECONDS)
     last = samples.get(mitigation.pk)
     if last is None or last.seconds + elapsed > SAMPLE_SECONDS:
         last = samples[mitigation.pk] = Sample(mitigation=mitigation, seconds=0.0)
