@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('mitigation', '0016_redirected_traffic'),
+        ('mitigation', '0017_steps'),
     ]
 
     operations = [
