@@ -17,6 +17,7 @@ DOTS_BIND = env.words("DOTS_BIND", "0.0.0.0,::")  # signal and data channel
 DOTS_WEB_BIND = env.text("DOTS_WEB_BIND", "127.0.0.1")
 DOTS_WEB_PORT = env.port("DOTS_WEB_PORT", 8000)
 DOTS_DATA_PORT = env.port("DOTS_DATA_PORT", 8443)
+DOTS_DATA_SOCKET = env.text("DOTS_DATA_SOCKET", "")  # a unix socket for a reverse proxy, in the place of that port
 DOTS_SIGNAL_PORT = env.port("DOTS_SIGNAL_PORT", 4646)
 DOTS_DRIVER = env.text("DOTS_DRIVER", "auto")  # nftables, dryrun, or auto: nftables where the process may
 DOTS_NFT_TABLE = env.text("DOTS_NFT_TABLE", "dots")

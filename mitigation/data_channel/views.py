@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from mitigation.data_channel import bodies, changes, errors, library, paths, preconditions, queries, retrieval
+from mitigation.data_channel import bodies, changes, errors, library, openapi, paths, preconditions, queries, retrieval
 from mitigation.data_channel.errors import AccessDenied, NotAllowed
 from mitigation.data_channel.library import ROOT, YANG_LIBRARY_VERSION
 from mitigation.data_channel.queries import Content, Query
@@ -50,6 +50,14 @@ def host_meta(request: HttpRequest, *, as_json: bool = False) -> HttpResponse:
     else:
         text, media_type = _XRD, "application/xrd+xml"
     return HttpResponse(text, content_type=media_type, headers={"Cache-Control": NO_CACHE, "Vary": "Accept"})
+
+
+def openapi_description(request: HttpRequest) -> HttpResponse:
+    """For tools; open to all like host-meta, since it says nothing of anybody."""
+    if request.method not in ("GET", "HEAD"):
+        return HttpResponse(status=405, headers={"Allow": "GET, HEAD", "Cache-Control": NO_CACHE})
+    text = json.dumps(openapi.description())
+    return HttpResponse(text, content_type="application/json", headers={"Cache-Control": NO_CACHE})
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
