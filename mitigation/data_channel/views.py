@@ -24,7 +24,7 @@ from mitigation.data_channel.throttling import PerClient
 from mitigation.models import Client
 from mitigation.protocol.edits import NoSuchNode, Place, exists, find, is_set, path_of
 from mitigation.protocol.nodes import CAPABILITIES, DOTS_CLIENT, DOTS_DATA, Node, Shape, container, inherits, leaf
-from mitigation.services import datastore, filter_checks
+from mitigation.services import datastore, filter_checks, filter_enforcement
 from mitigation.services.datastore import Store, Unregistered
 
 NO_CACHE = "no-cache"
@@ -266,7 +266,8 @@ class Data(RestconfView):
 
 def _everything(store: Store) -> dict[str, Any]:
     """The datastore as this client sees it."""
-    dots_data = {**store.with_state({}), "capabilities": filter_checks.capabilities()}
+    state = store.with_state(filter_enforcement.statistics(store.acl_ids()))
+    dots_data = {**state, "capabilities": filter_checks.capabilities()}
     return {"dots-data": dots_data, **library.state()}
 
 

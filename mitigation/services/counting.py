@@ -14,7 +14,7 @@ from typing import TypeVar
 from django.db.models import Q
 
 from mitigation.drivers.base import Counter, Driver
-from mitigation.models import Mitigation, Rule, RuleOwner, Sample
+from mitigation.models import EnforcedAce, Mitigation, Rule, RuleOwner, Sample
 from mitigation.protocol.status import Status
 from mitigation.rules.canonical import Kind
 from mitigation.services import bulk, escalation, locks
@@ -139,12 +139,12 @@ def _moved(point_id: int, readings: Readings, written: Written) -> list[_Moved]:
         if _differ(readings.get(key, ()), written[key]):
             candidates.append(pk)
     moved: dict[int, _Moved] = {}
-    for some in _slices(candidates):
+    for some in slices(candidates):
         for rule in Rule.objects.filter(pk__in=some):
-            epoch, (packets, octets) = rule.epoch, _take_all(rule, readings[rule.key])
+            epoch, (packets, octets) = rule.epoch, take_all(rule, readings[rule.key])
             if packets or rule.epoch != epoch:
                 moved[rule.pk] = _Moved(rule, packets, octets)
-    for some in _slices(list(moved)):
+    for some in slices(list(moved)):
         links = RuleOwner.objects.filter(rule__in=some).order_by("mitigation_id")
         for rule_id, owner in links.values_list("rule_id", "mitigation_id"):
             moved[rule_id].owners.append(owner)
@@ -167,7 +167,7 @@ def _rows(point_id: int, keys: Sequence[str], there_are: int) -> Iterable[tuple[
     if len(keys) == there_are:
         yield from rows
         return
-    for some in _slices(keys):
+    for some in slices(keys):
         yield from rows.filter(key__in=some)
 
 
@@ -175,7 +175,8 @@ def _differ(readings: Sequence[Counter], written: tuple[str, int] | None) -> boo
     return any((one.epoch, one.packets) != written for one in readings)
 
 
-def _take_all(rule: Rule, readings: Sequence[Counter]) -> tuple[int, int]:
+def take_all(rule: Rule | EnforcedAce, readings: Sequence[Counter]) -> tuple[int, int]:
+    """Add what is new since the last reading, over all its epochs, and return it: packets and octets."""
     epoch, packets, octets = rule.epoch, 0, 0
     # The epoch known so far goes first: the others began after it.
     for reading in sorted(readings, key=lambda one: one.epoch != epoch):
@@ -185,7 +186,7 @@ def _take_all(rule: Rule, readings: Sequence[Counter]) -> tuple[int, int]:
     return packets, octets
 
 
-def _take(row: Rule, reading: Counter) -> tuple[int, int]:
+def _take(row: Rule | EnforcedAce, reading: Counter) -> tuple[int, int]:
     """Add what is new since the last reading, and return it; a new epoch began at zero."""
     packets, octets = reading.packets, reading.octets
     if row.epoch == reading.epoch:
@@ -221,7 +222,7 @@ def _quiet(point_id: int, readings: Readings, now: datetime) -> set[int]:
     ]
     return {
         owner
-        for some in _slices(quiet)
+        for some in slices(quiet)
         for owner, key in RuleOwner.objects.filter(rule__point_id=point_id, mitigation__in=some).values_list(
             "mitigation_id", "rule__key"
         )
@@ -229,7 +230,7 @@ def _quiet(point_id: int, readings: Readings, now: datetime) -> set[int]:
     }
 
 
-def _slices(ids: Sequence[Asked]) -> Iterable[Sequence[Asked]]:
+def slices(ids: Sequence[Asked]) -> Iterable[Sequence[Asked]]:
     return (ids[start : start + ASKED_AT_ONCE] for start in range(0, len(ids), ASKED_AT_ONCE))
 
 

@@ -171,6 +171,8 @@ def _details(one: Mitigation) -> dict[str, Any]:
         "playbook": one.playbook,
         "ladder": one.domain.ladder,
         "step_until": one.step_until,
+        "redirected_packets": one.redirected_packets,
+        "redirected_octets": one.redirected_octets,
         "evidence": one.evidence,
         "lifetime": one.lifetime,
         "requested_at": one.requested_at,
