@@ -155,7 +155,8 @@ class Driver(ABC):
 
     # Clients' filters (RFC 8783): a driver whose equipment has none leaves these as they are
 
-    def filter_capabilities(self) -> dict[str, Any]:
+    @classmethod
+    def filter_capabilities(cls) -> dict[str, Any]:
         """What can be matched and done: the tree of RFC 8783, section 7.1. Nothing that could not be enforced."""
         return {}
 

@@ -61,7 +61,8 @@ class DryRunDriver(Driver):
     def resync(self, desired: Sequence[Desired]) -> None:
         """Nothing is put anywhere."""
 
-    def filter_capabilities(self) -> dict[str, Any]:
+    @classmethod
+    def filter_capabilities(cls) -> dict[str, Any]:
         """Those of nftables, which it stands for."""
         return nft_filters.capabilities()
 

@@ -191,7 +191,8 @@ class NftablesDriver(Driver):
 
     # Clients' filters
 
-    def filter_capabilities(self) -> dict[str, Any]:
+    @classmethod
+    def filter_capabilities(cls) -> dict[str, Any]:
         return nft_filters.capabilities()
 
     def check_filters(self, rules: Sequence[FilterRule]) -> list[Problem]:
