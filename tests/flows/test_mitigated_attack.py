@@ -42,7 +42,7 @@ from django.utils import timezone
 from mitigation.models import Client, Domain
 from mitigation.protocol.scope import MitigationRequest, Scope, parse_target_prefix
 from mitigation.services.mitigations import Submission, submit_many
-Domain.objects.update(maximum_mitigations=10_000)
+Domain.objects.update(maximum_mitigations=100_000)
 client = Client.objects.first()
 def request(number):
     scope = Scope(target_prefix=(parse_target_prefix(f"2001:db8:100:1::{{2 * number:x}}/128"),))
