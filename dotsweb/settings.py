@@ -17,9 +17,11 @@ DOTS_BIND = env.words("DOTS_BIND", "0.0.0.0,::")  # signal and data channel
 DOTS_WEB_BIND = env.text("DOTS_WEB_BIND", "127.0.0.1")
 DOTS_WEB_PORT = env.port("DOTS_WEB_PORT", 8000)
 DOTS_DATA_PORT = env.port("DOTS_DATA_PORT", 8443)
+DOTS_DATA_SOCKET = env.text("DOTS_DATA_SOCKET", "")  # a unix socket for a reverse proxy, in the place of that port
 DOTS_SIGNAL_PORT = env.port("DOTS_SIGNAL_PORT", 4646)
 DOTS_DRIVER = env.text("DOTS_DRIVER", "auto")  # nftables, dryrun, or auto: nftables where the process may
 DOTS_NFT_TABLE = env.text("DOTS_NFT_TABLE", "dots")
+DOTS_NFT_MARK = 1 << env.number("DOTS_NFT_MARK_BIT", 29, highest=31)  # of the packet mark, ours alone
 # Seconds of silence after which a client is lost: 15 heartbeats of 30 s (RFC 9132, sections 4.5.2 and 4.7).
 DOTS_SESSION_LOSS_AFTER = env.number("DOTS_SESSION_LOSS_AFTER", 450, lowest=2)
 # Seconds after which observers of an active mitigation are told its state again (RFC 9132, section 4.4.2.1). Half of it

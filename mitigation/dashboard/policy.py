@@ -17,6 +17,8 @@ def words(domain: Domain) -> list[tuple[str, str]]:
     found = [("Approval", _approval(domain)), ("Playbook", _playbook(domain))]
     if domain.shadow:
         found.insert(0, ("Shadow mode", "rules are rendered and shown; nothing that touches traffic is installed"))
+    if domain.steps:
+        found.append(("Escalation", _escalation(domain)))
     if domain.playbook_parameters:
         found.append(("Parameters", _parameters(domain)))
     found += [
@@ -40,6 +42,16 @@ def _playbook(domain: Domain) -> str:
     if not domain.allowed_playbooks:
         return domain.playbook
     return f"{domain.playbook}; {', '.join(others)} allowed" if others else f"{domain.playbook}, no other"
+
+
+def _escalation(domain: Domain) -> str:
+    limits = ((domain.step_packets, "packets"), (domain.step_octets, "octets"))
+    above = " or ".join(f"{limit:,} {unit}" for limit, unit in limits if limit)
+    return (
+        f"{', then '.join(domain.ladder)}: one step up when more than {above} a second pass for "
+        f"{domain.step_up_after:,} s, for {domain.step_lasts:,} s unless needed longer; down after "
+        f"{domain.step_down_after:,} s below"
+    )
 
 
 def _parameters(domain: Domain) -> str:

@@ -9,6 +9,7 @@ from mitigation.dashboard import formats
 from mitigation.dashboard.evidence import Evidence
 from mitigation.models import Mitigation, Transition
 from mitigation.protocol.status import Happening, Status
+from mitigation.services import escalation
 
 _WORDS = {
     Happening.RULES_INSTALLED: "Rules installed and read back",
@@ -23,6 +24,13 @@ _WORDS = {
     Happening.SERVER_WITHDREW: "Stopped by this server",
     Happening.OVERRIDDEN: "Overridden by a newer request",
     Happening.SESSION_LOST: "Started: the session was lost",
+}
+_NOTES = {
+    escalation.UP: "Stepped up",
+    escalation.DOWN: "Stepped down",
+    escalation.KEPT: "Step kept",
+    escalation.STUCK: "More passes than should, and no further step is possible",
+    escalation.REPORTED: "The attack was described",
 }
 _BAD = frozenset({Happening.RULES_LOST, Happening.CAPABILITY_EXCEEDED, Happening.SESSION_LOST})
 
@@ -56,11 +64,21 @@ def _event(step: Transition, mitigation: Mitigation, now: datetime) -> Event:
     except ValueError:
         happening = None
     words = _WORDS.get(happening) if happening else None
-    tone = "bad" if happening in _BAD else "human" if step.actor.startswith("operator") else ""
+    tone = (
+        "bad"
+        if happening in _BAD or step.happening == escalation.STUCK
+        else "human"
+        if step.actor.startswith("operator")
+        else ""
+    )
     if step.happening == "approved":
         words = f"Approved, {step.reason}" if step.reason else "Approved"
         return Event(step.at, formats.moment(step.at, now), words, actor, tone, rank=1)
-    words = words or f"{step.happening.replace('-', ' ').capitalize()}: now {_status(step.new)}"
+    words = (
+        words
+        or _NOTES.get(step.happening)
+        or f"{step.happening.replace('-', ' ').capitalize()}: now {_status(step.new)}"
+    )
     return Event(step.at, formats.moment(step.at, now), words, " · ".join(filter(None, (actor, step.reason))), tone)
 
 

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 from mitigation.data_channel.bodies import MAXIMUM_OCTETS, Limited
+from mitigation.data_channel.proxy import BehindProxy
 
 settings.ROOT_URLCONF = "mitigation.data_channel.urls"
 settings.MIDDLEWARE = []
@@ -15,3 +16,4 @@ settings.ALLOWED_HOSTS = ["*"]  # clients reach it by whatever name their certif
 settings.DATA_UPLOAD_MAX_MEMORY_SIZE = MAXIMUM_OCTETS
 
 application = Limited(get_asgi_application())
+behind_proxy = BehindProxy(application)

@@ -33,7 +33,10 @@ class ClientCertificate(BaseAuthentication):
         chain = _chain(request)
         if not chain:
             return None
-        fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain[0])).hexdigest()
+        try:
+            fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain[0])).hexdigest()
+        except ValueError:
+            raise AuthenticationFailed("the certificate cannot be read") from None
         credential = find_usable(fingerprint, now=timezone.now())
         if credential is None:
             raise AuthenticationFailed("this certificate is not registered for the service, or has been revoked")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
@@ -14,6 +16,7 @@ from mitigation.protocol.nodes import MODULE, Node
 from mitigation.protocol.trees import INVALID, UNKNOWN
 
 MAXIMUM_OCTETS = 4 * 1024 * 1024
+PATIENCE = 1.0  # seconds for the rest of a body that is not taken
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -32,7 +35,7 @@ class Limited:
             await self._application(scope, receive, send)
             return
         if _announced(scope["headers"]) > MAXIMUM_OCTETS:
-            await _refuse(send)
+            await _refuse(receive, send)
             return
         taken = 0
         refused = False
@@ -43,7 +46,7 @@ class Limited:
             taken += len(message.get("body", b""))
             if taken > MAXIMUM_OCTETS and not refused:
                 refused = True
-                await _refuse(send)
+                await _refuse(receive, send)
                 return {"type": "http.disconnect"}
             return message
 
@@ -59,17 +62,29 @@ def _announced(headers: list[tuple[bytes, bytes]]) -> int:
     return int(text) if text.isdigit() else 0
 
 
-async def _refuse(send: Send) -> None:
+async def _refuse(receive: Receive, send: Send) -> None:
+    """Answer at once, then let the peer finish for a moment: cut off amid its body it would never read the answer."""
     found = errors.body("too-big", f"a body has at most {MAXIMUM_OCTETS:,} octets", kind="transport")
     payload = json.dumps(found).encode()
     headers = [
         (b"content-type", MEDIA_TYPE.encode()),
-        (b"content-length", str(len(payload)).encode()),
         (b"cache-control", b"no-cache"),
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": payload})
+    await send({"type": "http.response.body", "body": payload, "more_body": True})
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(_drain(receive), PATIENCE)
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _drain(receive: Receive) -> None:
+    taken = 0
+    while taken <= MAXIMUM_OCTETS:
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body"):
+            return
 
 
 def read(request: Request) -> Any:

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from mitigation.data_channel import bodies, changes, errors, library, paths, preconditions, queries, retrieval
+from mitigation.data_channel import bodies, changes, errors, library, openapi, paths, preconditions, queries, retrieval
 from mitigation.data_channel.errors import AccessDenied, NotAllowed
 from mitigation.data_channel.library import ROOT, YANG_LIBRARY_VERSION
 from mitigation.data_channel.queries import Content, Query
@@ -24,7 +24,7 @@ from mitigation.data_channel.throttling import PerClient
 from mitigation.models import Client
 from mitigation.protocol.edits import NoSuchNode, Place, exists, find, is_set, path_of
 from mitigation.protocol.nodes import CAPABILITIES, DOTS_CLIENT, DOTS_DATA, Node, Shape, container, inherits, leaf
-from mitigation.services import datastore, filter_checks
+from mitigation.services import datastore, filter_checks, filter_enforcement
 from mitigation.services.datastore import Store, Unregistered
 
 NO_CACHE = "no-cache"
@@ -50,6 +50,14 @@ def host_meta(request: HttpRequest, *, as_json: bool = False) -> HttpResponse:
     else:
         text, media_type = _XRD, "application/xrd+xml"
     return HttpResponse(text, content_type=media_type, headers={"Cache-Control": NO_CACHE, "Vary": "Accept"})
+
+
+def openapi_description(request: HttpRequest) -> HttpResponse:
+    """For tools; open to all like host-meta, since it says nothing of anybody."""
+    if request.method not in ("GET", "HEAD"):
+        return HttpResponse(status=405, headers={"Allow": "GET, HEAD", "Cache-Control": NO_CACHE})
+    text = json.dumps(openapi.description())
+    return HttpResponse(text, content_type="application/json", headers={"Cache-Control": NO_CACHE})
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -258,7 +266,8 @@ class Data(RestconfView):
 
 def _everything(store: Store) -> dict[str, Any]:
     """The datastore as this client sees it."""
-    dots_data = {**store.with_state({}), "capabilities": filter_checks.capabilities()}
+    state = store.with_state(filter_enforcement.statistics(store.acl_ids()))
+    dots_data = {**state, "capabilities": filter_checks.capabilities()}
     return {"dots-data": dots_data, **library.state()}
 
 

@@ -11,8 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
+from mitigation.exceptions import DriverError
 from mitigation.rules.canonical import Kind, Rule
+from mitigation.rules.filters import FilterRule, FilterSet
 
 
 class HealthState(StrEnum):
@@ -59,6 +62,14 @@ class Desired:
     def __post_init__(self) -> None:
         if self.expires_in_seconds < 1:
             raise ValueError(f"{self.rule.key} would expire in {self.expires_in_seconds} seconds")
+
+
+@dataclass(frozen=True)
+class DesiredFilters:
+    """The equipment lets go of a domain's filters after `expires_in_seconds`, whether this server still runs or not."""
+
+    filters: FilterSet
+    expires_in_seconds: int
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,33 @@ class Driver(ABC):
     @abstractmethod
     def resync(self, desired: Sequence[Desired]) -> None:
         """Make the equipment hold exactly this, repairing whatever else is found among what is ours."""
+
+    # Clients' filters (RFC 8783): a driver whose equipment has none leaves these as they are
+
+    @classmethod
+    def filter_capabilities(cls) -> dict[str, Any]:
+        """What can be matched and done: the tree of RFC 8783, section 7.1. Nothing that could not be enforced."""
+        return {}
+
+    def check_filters(self, rules: Sequence[FilterRule]) -> list[Problem]:
+        """What of these, all there would be, cannot be expressed exactly; asks no equipment."""
+        return [Problem(rule.key, "this equipment takes no filters") for rule in rules]
+
+    def filters_in_force(self, desired: Sequence[DesiredFilters]) -> dict[str, int]:
+        """By key of their set, for how many seconds: those that stand just so, read back from the equipment."""
+        return {}
+
+    def apply_filters(self, desired: Sequence[DesiredFilters]) -> None:
+        """Make the equipment hold exactly these, each domain's changed at one moment. All in force on return.
+
+        What stays keeps its counters, also where entries beside it change.
+        """
+        if desired:
+            raise DriverError("this equipment takes no filters", retryable=False)
+
+    def filter_counters(self) -> list[Counter]:
+        """Totals by key of the rule, and the last totals of those taken away since the previous call."""
+        return []
 
     @abstractmethod
     def remove_all(self, *, by_force: bool = False) -> None:

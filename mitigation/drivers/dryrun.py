@@ -7,9 +7,22 @@ installed here, something above would one day call it active.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
-from mitigation.drivers.base import Capabilities, Counter, Desired, Driver, Health, HealthState, Installed, Problem
+from mitigation.drivers import nft_filters
+from mitigation.drivers.base import (
+    Capabilities,
+    Counter,
+    Desired,
+    DesiredFilters,
+    Driver,
+    Health,
+    HealthState,
+    Installed,
+    Problem,
+)
 from mitigation.rules.canonical import Kind, Rule
+from mitigation.rules.filters import FilterRule
 
 
 class DryRunDriver(Driver):
@@ -47,6 +60,23 @@ class DryRunDriver(Driver):
 
     def resync(self, desired: Sequence[Desired]) -> None:
         """Nothing is put anywhere."""
+
+    @classmethod
+    def filter_capabilities(cls) -> dict[str, Any]:
+        """Those of nftables, which it stands for."""
+        return nft_filters.capabilities()
+
+    def check_filters(self, rules: Sequence[FilterRule]) -> list[Problem]:
+        return nft_filters.check(rules, most=self.max_rules)
+
+    def filters_in_force(self, desired: Sequence[DesiredFilters]) -> dict[str, int]:
+        return {}
+
+    def apply_filters(self, desired: Sequence[DesiredFilters]) -> None:
+        """Nothing is put anywhere."""
+
+    def filter_counters(self) -> list[Counter]:
+        return []
 
     def remove_all(self, *, by_force: bool = False) -> None:
         """There is nothing."""

@@ -20,6 +20,7 @@ from mitigation.exceptions import DriverError
 _NETFILTER = 12  # NETLINK_NETFILTER
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEW_ELEMENTS, _GET_ELEMENTS, _NEW_GENERATION, _GET_GENERATION = (_SUBSYSTEM | number for number in (12, 13, 15, 16))
+_GET_CHAINS, _GET_RULES, _GET_OBJECTS = (_SUBSYSTEM | number for number in (4, 7, 19))
 _ERROR, _DONE = 2, 3
 _REQUEST, _DUMP, _INTERRUPTED = 1, 0x300, 16
 _INET = 1  # NFPROTO_INET
@@ -44,6 +45,13 @@ class Element(NamedTuple):
     last: bytes
     expires: int
     target: str
+    packets: int
+    octets: int
+
+
+class NamedCounter(NamedTuple):
+    name: str
+    comment: str
     packets: int
     octets: int
 
@@ -104,6 +112,41 @@ class Netlink:
         except OSError as error:
             raise _failed(error) from error
         return found
+
+    def chains(self, table: str) -> set[str]:
+        """Names of all chains of the table, none if it does not exist."""
+        messages = self._listed(_GET_CHAINS, _text(1, table))
+        return {_named(*message, wanted=3) for message in messages}
+
+    def rule_comments(self, table: str) -> dict[str, list[str]]:
+        """Of the rules of each chain that has some, in order; empty for a rule without a comment."""
+        found: dict[str, list[str]] = {}
+        for answer, start, end in self._listed(_GET_RULES, _text(1, table)):
+            comment = ""
+            for kind, first, last in _attributes(answer, start, end):
+                if kind == 7:
+                    comment = _shown_comment(answer, first, last)
+            found.setdefault(_named(answer, start, end, wanted=2), []).append(comment)
+        return found
+
+    def counters(self, table: str) -> list[NamedCounter]:
+        """The named counters of the table."""
+        counter = (1).to_bytes(4, "big")  # the type of object: NFT_OBJECT_COUNTER
+        messages = self._listed(_GET_OBJECTS, _text(1, table), _attribute(3, counter))
+        return [_read_counter(*message) for message in messages]
+
+    def _listed(self, kind: int, *attributes: bytes) -> list[tuple[bytes, int, int]]:
+        """Answers to a listing, and where their attributes lie; what is listed comes as one type less."""
+        try:
+            with self._socket() as asked:
+                for _ in range(_TRIES):
+                    asked.send(_message(kind, _REQUEST | _DUMP, *attributes))
+                    found = _all_of(asked, kind - 1)
+                    if found is not None:
+                        return found
+        except OSError as error:
+            raise _failed(error) from error
+        raise DriverError("the kernel's rules change faster than they can be read")
 
     def _socket(self) -> socket.socket:
         opened: list[socket.socket | OSError] = []
@@ -198,6 +241,22 @@ def _listed(asked: socket.socket, layouts: _Layouts) -> list[Element] | None:
                 return found if is_whole else None
 
 
+def _all_of(asked: socket.socket, kind: int) -> list[tuple[bytes, int, int]] | None:
+    """One listing; None when something changed meanwhile."""
+    found: list[tuple[bytes, int, int]] = []
+    is_whole = True
+    while True:
+        for received, flags, answer, start, end in _messages(asked.recv(_LARGEST)):
+            is_whole = is_whole and not flags & _INTERRUPTED
+            if received == kind:
+                found.append((answer, start, end))
+            elif received == _ERROR:
+                _raise_unless_absent(answer, start)
+                return found
+            elif received == _DONE:
+                return found if is_whole else None
+
+
 def _raise_unless_absent(answer: bytes, at: int) -> None:
     number = -_ERROR_NUMBER.unpack_from(answer, at)[0]
     if number not in (0, errno.ENOENT):
@@ -289,6 +348,33 @@ def _values(answer: bytes, at: int, end: int) -> dict[str, tuple[int, int]]:
                     numbers = {number: (begin, until) for number, begin, until in _attributes(answer, *inner[2])}
                     found["octets"], found["packets"] = numbers[1], numbers[2]
     return found
+
+
+def _named(answer: bytes, start: int, end: int, *, wanted: int) -> str:
+    """The text in the attribute of this type."""
+    found = next((span for kind, *span in _attributes(answer, start, end) if kind == wanted), None)
+    return answer[slice(*found)].rstrip(b"\0").decode(errors="replace") if found else ""
+
+
+def _read_counter(answer: bytes, start: int, end: int) -> NamedCounter:
+    name = comment = ""
+    packets = octets = 0
+    for kind, first, last in _attributes(answer, start, end):
+        if kind == 2:
+            name = answer[first : last - 1].decode(errors="replace")
+        elif kind == 4:
+            for inner, at, end_of in _attributes(answer, first, last):
+                if inner == 1:
+                    octets = int.from_bytes(answer[at:end_of], "big")
+                elif inner == 2:
+                    packets = int.from_bytes(answer[at:end_of], "big")
+        elif kind == 8:
+            comment = _shown_comment(answer, first, last)
+    return NamedCounter(name, comment, packets, octets)
+
+
+def _shown_comment(answer: bytes, at: int, end: int) -> str:
+    return answer[slice(*_text_of_comment(answer, at, end))].decode(errors="replace")
 
 
 def _text_of_comment(answer: bytes, at: int, end: int) -> tuple[int, int]:

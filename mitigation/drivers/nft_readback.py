@@ -53,7 +53,7 @@ class Structure:
     def _hooked(self, chain: Chain, ruleset: Ruleset) -> bool:
         hooks: dict[str, BaseChain] = {
             ruleset.named(stage): ("filter", "prerouting", priority, "accept")
-            for stage, priority in ruleset.stages.items()
+            for stage, priority in ruleset.hooks.items()
         }
         return self.chains[chain.name] == hooks.get(chain.name)
 

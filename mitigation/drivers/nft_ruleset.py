@@ -36,9 +36,13 @@ from mitigation.rules.packets import IMPOSSIBLE_TCP_FLAGS, NEIGHBOUR_DISCOVERY, 
 
 FAMILIES: tuple[Family, ...] = (4, 6)
 STAGES: dict[str, int] = {"drops": -450, "limits": -140, "passed": -130}
+# Clients' filters come before all of these, and take their mark off again after them (nft_filters.py).
+FILTER_HOOKS: dict[str, int] = {"filters": -460, "unmark": -129}
+MARK = 0x2000_0000  # the bit of the packet mark that is ours, unless a setting says otherwise
 CHUNK = 1000  # elements per command, so that an error message stays readable
 
-_OURS = re.compile(r"^(?:drops|limits|passed|scope|do|meter|limit|hit|count|probe)(?:_[a-z0-9]+)*_([0-9a-f]{8})$")
+_WORDS = "drops|limits|passed|filters|unmark|filter|acls|acl|rate|scope|do|meter|limit|hit|count|probe"
+_OURS = re.compile(rf"^(?:{_WORDS})(?:_[a-z0-9]+)*_([0-9a-f]{{8}})$")
 _ADDRESS_TYPE: dict[Family, str] = {4: "ipv4_addr", 6: "ipv6_addr"}
 _PROTOCOL: dict[Family, str] = {4: "ip", 6: "ip6"}
 _LATER_FRAGMENT: dict[Family, str] = {4: "ip frag-off & 0x1fff != 0", 6: "frag frag-off != 0"}
@@ -172,10 +176,12 @@ def unpacked(place: Place, first: bytes, last: bytes) -> str:
 class Ruleset:
     """Names and texts of one table; a pure value."""
 
-    def __init__(self, table: str, *, stateful: bool, meter_size: int) -> None:
+    def __init__(self, table: str, *, stateful: bool, meter_size: int, mark: int = MARK) -> None:
         self.table = table
         self.meter_size = meter_size
+        self.mark = mark
         self.stages = {stage: prio for stage, prio in STAGES.items() if stateful or stage != "limits"}
+        self.hooks = self.stages | FILTER_HOOKS
         self.kinds = frozenset(kind for kind, hook in HOOKS.items() if hook.stage in self.stages)
         self.version = ""
         self.version = _hash(f"{meter_size} {self.create()}")
@@ -197,7 +203,11 @@ class Ruleset:
 
     @property
     def maps(self) -> dict[str, str]:
-        return {
+        filters = {
+            self.named(f"filter_{family}"): f"{{ type {_ADDRESS_TYPE[family]} : verdict; flags interval,timeout; }}"
+            for family in FAMILIES
+        }
+        return filters | {
             self.named("scope", place): f"{{ type {place.key_type} : verdict; flags interval,timeout; }}"
             for place in self.places
         }
@@ -218,7 +228,21 @@ class Ruleset:
             found.extend(self._stage(stage))
             hook = f"{{ type filter hook prerouting priority {priority}; policy accept; }}"
             found.append(Chain(self.named(stage), tuple(self._entry(stage)), hook))
-        return found
+        return [*found, *self.filter_hooks]
+
+    @property
+    def filter_hooks(self) -> list[Chain]:
+        """To the filters of each destination, and where what they accept loses its mark. Nobody else's mark counts."""
+        marked = f"meta mark & {self.mark:#x} == {self.mark:#x}"
+        clear = f"{marked} meta mark set meta mark & {0xFFFF_FFFF ^ self.mark:#x}"
+        look_up = (f"{_PROTOCOL[family]} daddr vmap @{self.named(f'filter_{family}')}" for family in FAMILIES)
+        rules = {"filters": (clear, *look_up), "unmark": (clear,)}
+        return [
+            Chain(
+                self.named(name), rules[name], f"{{ type filter hook prerouting priority {priority}; policy accept; }}"
+            )
+            for name, priority in FILTER_HOOKS.items()
+        ]
 
     def create(self) -> str:
         """Makes or repairs the constant part; elements that are there stay."""
@@ -252,7 +276,11 @@ class Ruleset:
     def create_profile(self, profile: Profile) -> str:
         lines = [f"add set inet {self.table} {profile.meter} {profile.meter_text}"] if profile.meter else []
         lines += [f"add limit inet {self.table} {name} {text}" for name, text in profile.limits]  # one there stays
-        return "\n".join([*lines, *self._chain_lines(profile.chain)]) + "\n"
+        return "".join(f"{line}\n" for line in lines) + self.create_chain(profile.chain)
+
+    def create_chain(self, chain: Chain) -> str:
+        """Makes the chain, or puts its rules in the place of those it has."""
+        return "\n".join(self._chain_lines(chain)) + "\n"
 
     def elements(self, verb: str, name: str, elements: list[str]) -> str:
         """`add` or `delete`, in as many commands as needed."""
@@ -291,6 +319,8 @@ class Ruleset:
         return f"{place.key} @{self.named('count', place)}{verdict}"
 
     def _entry(self, stage: str) -> Iterator[str]:
+        if stage != "passed":
+            yield f"meta mark & {self.mark:#x} == {self.mark:#x} return"  # a filter accepted it
         if stage == "limits":
             # Only the direction tells an answer from a flood: a service that answers makes the flood "established".
             yield "ct direction reply return"
@@ -313,7 +343,10 @@ class Ruleset:
     def _lookups(self, stage: str, family: Family, *, with_ports: bool) -> Iterator[str]:
         for place in self.places:
             if (HOOKS[place.kind].stage, place.family, place.with_ports) == (stage, family, with_ports):
-                yield f"{place.guard} {place.key} vmap @{self.named('scope', place)}".strip()
+                look_up = f"{place.guard} {place.key} vmap @{self.named('scope', place)}".strip()
+                # What a filter accepts passes, and is counted as passed, in the stage that does both.
+                spared = stage == "passed" and place.kind is not Kind.PASSED
+                yield f"meta mark & {self.mark:#x} == 0 {look_up}" if spared else look_up
 
 
 def version_of(name: str) -> str | None:

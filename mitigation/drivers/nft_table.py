@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 DELETE_AT_ONCE = 100  # at worst 1 s from a set of 10,000: many transactions, none of them long
 ADD_AT_ONCE = 4_000  # rules; a second on an idle machine, so that an nft that hangs is known for it soon
 FEW = 10
+FEW_LIMITED = 4_000  # elements, of some 1,000 scopes: seconds at worst
 ASKED_ALONE = 500  # elements; listing a set of 10,000 takes as long
 EXPIRY_SECONDS = 0.02  # the kernel's clock ticks every 1 to 10 ms
 LONGEST_SECONDS = 45 * 86_400  # nft keeps timeouts in 32 bits of milliseconds
@@ -125,9 +126,14 @@ class NftTable:
         if text:
             log.info("table inet %s: making what is missing, version %s", self.ruleset.table, self.ruleset.version)
             self.nft.change(text)
+        self.renews_in_place()
+        return structure
+
+    def renews_in_place(self) -> bool:
+        """Whether adding an element again moves its deadline; the table has to be there."""
         if self._renews_in_place is None:
             self._renews_in_place = self._try_renewing()
-        return structure
+        return self._renews_in_place
 
     def change(self, add: Collection[Desired], remove: Iterable[str]) -> None:
         """As if everything were as we left it; NftFailed with `is_conflict` when it is not."""
@@ -238,12 +244,16 @@ class NftTable:
 
     def _take_away(self, word: str, leaving: list[Leaving], *, is_read: bool) -> None:
         """Many elements are made to expire: a sixtieth of the time, but it would make those that are not there."""
-        if is_read and self._renews_in_place and len(leaving) > FEW:
-            self.nft.change(self._expire(word, leaving))
-            time.sleep(EXPIRY_SECONDS)
-            return
-        for at in range(0, len(leaving), DELETE_AT_ONCE):
-            self.nft.change(self._delete(word, leaving[at : at + DELETE_AT_ONCE]))
+        limited = [one for one in leaving if one.place.kind is Kind.RATE_LIMIT]
+        others = [one for one in leaving if one.place.kind is not Kind.RATE_LIMIT]
+        # One that expired holds on to its chain, and that to its limit, until the kernel next tidies up its set.
+        for some, few in ((others, FEW), (limited, FEW_LIMITED)):
+            if is_read and self._renews_in_place and len(some) > few:
+                self.nft.change(self._expire(word, some))
+                time.sleep(EXPIRY_SECONDS)
+                continue
+            for at in range(0, len(some), DELETE_AT_ONCE):
+                self.nft.change(self._delete(word, some[at : at + DELETE_AT_ONCE]))
 
     def _expire(self, word: str, leaving: Iterable[Leaving]) -> str:
         by_place: dict[Place, list[str]] = {}
@@ -317,7 +327,7 @@ class NftTable:
                 self.parting.append(Counter(key, epoch, element.packets, element.octets))
 
     def _try_renewing(self) -> bool:
-        """Whether adding an element again moves its deadline: kernels before 6.12 take the command and do nothing."""
+        """Kernels before 6.12 take the command and do nothing."""
         probe = self.ruleset.named("probe")
         for seconds in (60, 600):
             self.nft.change(self.ruleset.elements("add", probe, [f"192.0.2.1 timeout {seconds}s"]))

@@ -6,17 +6,31 @@ import logging
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from mitigation.drivers.base import Capabilities, Counter, Desired, Driver, Health, HealthState, Installed, Problem
+from mitigation.drivers import nft_filters
+from mitigation.drivers.base import (
+    Capabilities,
+    Counter,
+    Desired,
+    DesiredFilters,
+    Driver,
+    Health,
+    HealthState,
+    Installed,
+    Problem,
+)
+from mitigation.drivers.nft_filter_table import NftFilters
 from mitigation.drivers.nft_lock import TableLock
 from mitigation.drivers.nft_netlink import Netlink
 from mitigation.drivers.nft_process import Nft, NftFailed, why_unusable
 from mitigation.drivers.nft_readback import Structure
-from mitigation.drivers.nft_ruleset import Ruleset, number_of_parts, parts
+from mitigation.drivers.nft_ruleset import MARK, Ruleset, number_of_parts, parts
 from mitigation.drivers.nft_table import Inventory, NftTable, as_counters, torn_keys
 from mitigation.exceptions import DriverError
 from mitigation.rules.canonical import LIMITS, Kind, Rule, parse_key
 from mitigation.rules.decomposition import overlapping
+from mitigation.rules.filters import FilterRule
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +42,7 @@ READ_FIRST = 20
 class NftablesDriver(Driver):
     """Settings: `runtime_dir` for the lock file; `table`; `stateful` False where only one direction is seen.
 
+    `mark` is the one bit of the packet mark that lets through what a client's filter accepts; others may not use it.
     `meter_size` bounds the sources remembered for each limit; when it is full, new sources pass unlimited. `netns`
     names another network namespace, for tests. The table is locked at first use and until `close`. Deadlines further
     away than 45 days are brought nearer.
@@ -42,6 +57,7 @@ class NftablesDriver(Driver):
         stateful: bool = True,
         meter_size: int = 65_536,
         max_rules: int = 20_000,
+        mark: int = MARK,
         timeout: float = 4.0,
     ) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", table):
@@ -52,8 +68,9 @@ class NftablesDriver(Driver):
         self._read_at: tuple[int | None, int] = (None, 0)  # the kernel's generation, and changes of our own until then
         self._nft = Nft(netns=netns, timeout=timeout)
         self._netlink = Netlink(netns=netns)
-        self._ruleset = Ruleset(table, stateful=stateful, meter_size=meter_size)
+        self._ruleset = Ruleset(table, stateful=stateful, meter_size=meter_size, mark=mark)
         self._table = NftTable(self._nft, self._netlink, self._ruleset)
+        self._filters = NftFilters(self._table, nft_filters.FilterTexts(self._ruleset.version, mark))
         self._lock = TableLock(Path(runtime_dir), table)
 
     # What it can do
@@ -172,6 +189,31 @@ class NftablesDriver(Driver):
         self._table.parting.clear()
         return counters
 
+    # Clients' filters
+
+    @classmethod
+    def filter_capabilities(cls) -> dict[str, Any]:
+        return nft_filters.capabilities()
+
+    def check_filters(self, rules: Sequence[FilterRule]) -> list[Problem]:
+        return nft_filters.check(rules, most=self.max_rules)
+
+    def filters_in_force(self, desired: Sequence[DesiredFilters]) -> dict[str, int]:
+        self._own()
+        return self._filters.in_force(desired)
+
+    def apply_filters(self, desired: Sequence[DesiredFilters]) -> None:
+        self._own()
+        for one in desired:
+            for rule in one.filters.rules:
+                if sentence := nft_filters.why_not(rule):
+                    raise DriverError(f"{rule.text}: {sentence}", retryable=False)
+        self._filters.apply(desired)
+
+    def filter_counters(self) -> list[Counter]:
+        self._own()
+        return self._filters.counters()
+
     # What it does
 
     def apply(self, add: Sequence[Desired], remove: Collection[str]) -> None:
@@ -199,9 +241,11 @@ class NftablesDriver(Driver):
             self._own()
         structure = self._table.structure()
         if structure.versions == {self._ruleset.version} and not structure.foreign:
+            self._filters.note()
             self._table.drop_table()
         else:
             self._table.drop_versions(structure.versions)
+            self._filters.drop_counters()
 
     def close(self) -> None:
         self._lock.release()

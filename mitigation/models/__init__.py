@@ -4,7 +4,7 @@ from mitigation.models.aliases import Alias
 from mitigation.models.changes import Audit, Change, ChangeCounter
 from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix, EquivalentCdid
 from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
-from mitigation.models.filters import Acl
+from mitigation.models.filters import Acl, EnforcedAce
 from mitigation.models.holds import Hold
 from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName, Transition
 from mitigation.models.redirections import Redirection
@@ -22,6 +22,7 @@ __all__ = [
     "Domain",
     "DomainName",
     "DomainPrefix",
+    "EnforcedAce",
     "EnforcementPoint",
     "EquivalentCdid",
     "Hold",

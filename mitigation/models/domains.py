@@ -48,6 +48,12 @@ class Domain(models.Model):
     allowed_playbooks = models.JSONField(default=list, blank=True)  # names; empty: all there are
     playbook = models.CharField(max_length=32, default="shield")
     playbook_parameters = models.JSONField(default=dict, blank=True)
+    ladder = models.JSONField(default=list, blank=True)  # playbooks, narrowest first; empty: `playbook` alone
+    step_packets = models.PositiveBigIntegerField(default=0)  # a second that still pass: one step up; 0: not by packets
+    step_octets = models.PositiveBigIntegerField(default=0)  # the same in octets
+    step_up_after = models.PositiveIntegerField(default=30, validators=[MinValueValidator(1)])  # seconds above
+    step_down_after = models.PositiveIntegerField(default=300, validators=[MinValueValidator(1)])  # seconds below
+    step_lasts = models.PositiveIntegerField(default=900, validators=[MinValueValidator(1)])  # seconds, then it reverts
     never_block = models.JSONField(default=list, blank=True)  # prefixes, text
     attack_over_after = models.PositiveIntegerField(default=300)  # seconds without a drop that mean status 3; 0: never
     https_over_udp = models.BooleanField(default=False)  # an https URI also means UDP on its port (HTTP/3)
@@ -55,6 +61,11 @@ class Domain(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def steps(self) -> bool:
+        """Whether its mitigations go from one playbook to another by what their counters say."""
+        return len(self.ladder) > 1 and bool(self.step_packets or self.step_octets)
 
 
 class DomainPrefix(models.Model):

@@ -21,6 +21,7 @@ class EnforcementPoint(models.Model):
     driver = models.CharField(max_length=32)
     enforces = models.BooleanField(default=False)  # False: dry run, nothing is ever installed
     counts = models.BooleanField(default=False)  # whether it returns counters
+    filter_capabilities = models.JSONField(default=dict, blank=True)  # as its driver has them (RFC 8783, section 7.1)
     enabled = models.BooleanField(default=True)
     health = models.CharField(max_length=8, choices=Health.choices, default=Health.UNKNOWN)
     health_sentence = models.CharField(max_length=255, blank=True)

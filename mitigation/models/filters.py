@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from mitigation.models.domains import Client
+from mitigation.models.enforcement import EnforcementPoint
 from mitigation.models.mitigations import Mitigation
 from mitigation.protocol.filters import ActivationType
 
@@ -49,3 +50,37 @@ class Acl(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class EnforcedAce(models.Model):
+    """One entry of a list at one point: as read back, and what it matched. Only the enforcer writes these."""
+
+    class State(models.TextChoices):
+        INSTALLED = "installed"
+        RENDERED = "rendered"  # shown only: a dry run, or its domain is in shadow mode
+        IDLE = "idle"  # its list does not stand now
+
+    point = models.ForeignKey(EnforcementPoint, on_delete=models.CASCADE, related_name="aces")
+    acl = models.ForeignKey(Acl, on_delete=models.CASCADE, related_name="enforced")
+    ace = models.CharField(max_length=64)
+    key = models.CharField(max_length=16)  # of its counter
+    text = models.CharField(max_length=500)
+    drops = models.BooleanField()
+    state = models.CharField(max_length=10, choices=State.choices)
+    since = models.DateTimeField()
+    installed_at = models.DateTimeField(null=True, blank=True)
+
+    # Totals since it came; `raw_*` is the last reading in `epoch`, against which the next one is compared.
+    packets = models.BigIntegerField(default=0)
+    octets = models.BigIntegerField(default=0)
+    epoch = models.CharField(max_length=64, blank=True)  # empty: never counted
+    raw_packets = models.BigIntegerField(default=0)
+    raw_octets = models.BigIntegerField(default=0)
+    read_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["point", "acl", "ace"], name="enforcedace_once")]
+        indexes = [models.Index(fields=["point", "key"], name="enforcedace_key")]  # a reading finds its rows
+
+    def __str__(self) -> str:
+        return f"{self.acl_id}/{self.ace}"

@@ -40,6 +40,10 @@ class MitigationQuerySet(models.QuerySet["Mitigation"]):
         """Those that want rules: everything active, the terminating period included."""
         return self.live().filter(status__in=[int(status) for status in ACTIVE])
 
+    def stepped(self) -> MitigationQuerySet:
+        """Those that stand on a rung above where they began."""
+        return self.live().filter(step_until__isnull=False)
+
     def due(self, now: datetime) -> MitigationQuerySet:
         """Those whose lifetime, terminating period or time for approval has run out, and those to be armed again."""
         unapproved = Q(approve_by__lte=now, ends_at=None)  # one that is ending already is left to end
@@ -89,6 +93,10 @@ class Mitigation(models.Model):
     notes = models.JSONField(default=list, blank=True)  # what the playbook left out, and why
     attack_status = models.PositiveSmallIntegerField(null=True, blank=True)  # as the client last saw it (key 29)
     attack_status_at = models.DateTimeField(null=True, blank=True)
+    evidence = models.JSONField(null=True, blank=True)  # reported: kind, source_ports, sources, by, at
+    step_until = models.DateTimeField(null=True, blank=True)  # None: `playbook` is where it began
+    pressed_since = models.DateTimeField(null=True, blank=True)  # more than the domain's threshold passes
+    calm_since = models.DateTimeField(null=True, blank=True)  # less would pass, were it one rung lower
     attackers = models.JSONField(default=list, blank=True)  # source networks that were reported, as text
     accept_lists = models.JSONField(default=list, blank=True)  # names of its client's filters that accept one of them
     acl_changes = models.JSONField(default=list, blank=True)  # filters of its client switched by others meanwhile
@@ -120,6 +128,11 @@ class Mitigation(models.Model):
             models.Index(fields=["ends_at"], condition=Q(ended_at=None), name="mitigation_ends"),  # due()
             models.Index(fields=["rearms_at"], condition=Q(ended_at=None), name="mitigation_rearms"),  # due()
             models.Index(fields=["approve_by"], condition=Q(ended_at=None), name="mitigation_approve_by"),  # due()
+            models.Index(  # stepped()
+                fields=["step_until"],
+                condition=Q(ended_at=None, step_until__isnull=False),
+                name="mitigation_step_until",
+            ),
             models.Index(fields=["domain"], condition=Q(ended_at=None), name="mitigation_live_domain"),  # quota
             models.Index(  # whose conflict may be over
                 fields=["domain"], condition=Q(ended_at=None, conflict__isnull=False), name="mitigation_conflicting"

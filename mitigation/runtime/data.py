@@ -19,24 +19,43 @@ from mitigation.runtime.web import serve
 async def run(stop: asyncio.Event) -> None:
     """Serve until `stop`."""
     connections.close_after_each_job()
+    if settings.DOTS_DATA_SOCKET:
+        await _behind_proxy(stop, Path(settings.DOTS_DATA_SOCKET))
+        return
     listening = []
     for address in filter(sockets.is_usable, settings.DOTS_BIND):
         bound = sockets.tcp(address, settings.DOTS_DATA_PORT)
         bound.listen(128)
         listening.append(bound)
-    config = uvicorn.Config(
+    config = _config(
         "mitigation.data_channel.asgi:application",
         http=_WithPeerCertificate,
+        ssl_context_factory=lambda config, default: _Contexts(Home(settings.DOTS_HOME)).first,
+        ssl_certfile=str(Home(settings.DOTS_HOME).server_certificate),
+    )
+    await loops.until(stop, serve(config, *listening))
+
+
+async def _behind_proxy(stop: asyncio.Event, path: Path) -> None:
+    """On a unix socket for a reverse proxy that ends TLS; nobody but its owner and group may connect."""
+    bound = sockets.unix(path, mode=0o660)
+    try:
+        await loops.until(stop, serve(_config("mitigation.data_channel.asgi:behind_proxy"), bound))
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _config(application: str, **more: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
         ws="none",
         lifespan="off",
         log_level="warning",
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=1,
-        ssl_context_factory=lambda config, default: _Contexts(Home(settings.DOTS_HOME)).first,
-        ssl_certfile=str(Home(settings.DOTS_HOME).server_certificate),
+        **more,
     )
-    await loops.until(stop, serve(config, *listening))
 
 
 class _WithPeerCertificate(HttpToolsProtocol):

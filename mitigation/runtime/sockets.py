@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def udp(address: str, port: int) -> socket.socket:
@@ -24,6 +25,25 @@ def signal(addresses: Iterable[str], port: int) -> tuple[list[socket.socket], li
     return [udp(address, port) for address in usable], [tcp(address, port) for address in usable]
 
 
+def unix(path: Path, *, mode: int) -> socket.socket:
+    """A listening unix socket; what a dead process left of it is replaced, a live one is OSError."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            _refuse_live(path)
+            path.unlink()
+        previous = os.umask(0o777 & ~mode)
+        try:
+            bound.bind(str(path))
+        finally:
+            os.umask(previous)
+        bound.listen(128)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
 def is_usable(address: str) -> bool:
     """Whether the machine has the address's family at all; IPv6 may be switched off."""
     try:
@@ -37,6 +57,15 @@ def inherited(variable: str, kind: socket.SocketKind) -> list[socket.socket]:
     """Sockets whose descriptors a parent named in the environment, "3,4"; none where it did not."""
     numbers = [int(word) for word in os.environ.get(variable, "").split(",") if word]
     return [socket.socket(fileno=number, type=kind) for number in numbers]
+
+
+def _refuse_live(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return
+    raise OSError(98, f"somebody listens on {path}")
 
 
 def _bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:

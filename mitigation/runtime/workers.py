@@ -89,13 +89,15 @@ class _Expire:
         self._jumped_at: float | None = None
 
     def __call__(self) -> None:
-        from mitigation.services import mitigations
+        from mitigation.services import escalation, mitigations
 
         if clock.clock.jumped():
             self._wait()
             return
         self._jumped_at = None
         while mitigations.expire(now=clock.now()):
+            pass
+        while escalation.revert_due(now=clock.now()):
             pass
 
     def _wait(self) -> None:

@@ -14,11 +14,12 @@ from typing import TypeVar
 from django.db.models import Q
 
 from mitigation.drivers.base import Counter, Driver
-from mitigation.models import Mitigation, Rule, RuleOwner, Sample
+from mitigation.models import EnforcedAce, Mitigation, Rule, RuleOwner, Sample
 from mitigation.protocol.status import Status
 from mitigation.rules.canonical import Kind
-from mitigation.services import bulk, locks
+from mitigation.services import bulk, escalation, locks
 from mitigation.services.batches import in_batches
+from mitigation.services.escalation import Load, Traffic
 from mitigation.services.evidence import attack_is_over, judge_attack
 from mitigation.services.rows import raw
 from mitigation.services.units import Unit
@@ -89,13 +90,13 @@ def count(
     if only_parting:
         return
     readings, now, give_way = _by_key(driver.counters()), clock(), driver.give_way or _to_nobody
-    owners = _add(point_id, readings, written, now, give_way)
+    owners = _add(point_id, readings, written, now, give_way, is_whole=True)
     for key in written.keys() - readings.keys():
         del written[key]
 
     def write_quiet(some: Sequence[int], unit: Unit) -> None:
         give_way()
-        _add_up(dict.fromkeys(some, _Seen()), {}, unit)
+        _add_up(dict.fromkeys(some, _Seen()), {}, {pk: {} for pk in some}, unit)
 
     in_batches(sorted(_quiet(point_id, readings, now) - owners), QUIET_AT_ONCE, write_quiet, now=now)
 
@@ -107,20 +108,31 @@ def _by_key(counters: Iterable[Counter]) -> Readings:
     return found
 
 
-def _add(point_id: int, readings: Readings, written: Written, now: datetime, give_way: Callable[[], None]) -> set[int]:
+def _add(
+    point_id: int,
+    readings: Readings,
+    written: Written,
+    now: datetime,
+    give_way: Callable[[], None],
+    *,
+    is_whole: bool = False,
+) -> set[int]:
     """Returns the mitigations of which something moved."""
     owners: set[int] = set()
+    loads: dict[int, Load] = {}
     candidates = _candidates(point_id, readings, written)
     samples = _latest_samples(now) if candidates else {}
 
     def write(some: Sequence[_Moved], unit: Unit) -> None:
         give_way()
-        _write(some, samples, unit)
+        _write(some, samples, loads, unit)
 
+    judges = is_whole and bool(candidates) and escalation.in_use()  # by all that a mitigation counted, at once
     try:
-        for some in _slices(candidates):
+        for some in [candidates] if judges else slices(candidates):
             give_way()
             moved, same = _moved(some, readings)
+            loads |= _loads(moved) if judges else {}
             in_batches(moved, RULES_AT_ONCE, write, now=now)
             written |= {row.key: (row.epoch, row.raw_packets) for row in (*same, *(one.rule for one in moved))}
             owners |= {owner for one in moved for owner in one.owners}
@@ -146,7 +158,7 @@ def _candidates(point_id: int, readings: Readings, written: Written) -> list[int
         if _differ(readings.get(key, ()), written[key]):
             found.append(pk)
     owners: dict[int, int] = {}
-    for some in _slices(found):
+    for some in slices(found):
         links = RuleOwner.objects.filter(rule__in=some).values_list("rule_id", "mitigation_id")
         owners |= {rule_id: owner for rule_id, owner in raw(links)}  # noqa: C416  rows are no pairs for mypy
     return sorted(found, key=lambda pk: owners.get(pk, 0))
@@ -158,14 +170,25 @@ def _moved(candidates: Sequence[int], readings: Readings) -> tuple[list[_Moved],
     same = []
     rows = Rule.objects.in_bulk(candidates)
     for rule in (rows[pk] for pk in candidates if pk in rows):
-        epoch, (packets, octets) = rule.epoch, _take_all(rule, readings[rule.key])
+        epoch, (packets, octets) = rule.epoch, take_all(rule, readings[rule.key])
         if packets or rule.epoch != epoch:
             moved[rule.pk] = _Moved(rule, packets, octets)
         else:
             same.append(rule)
-    for rule_id, owner in RuleOwner.objects.filter(rule__in=list(moved)).values_list("rule_id", "mitigation_id"):
-        moved[rule_id].owners.append(owner)
+    for some in slices(list(moved)):
+        for rule_id, owner in RuleOwner.objects.filter(rule__in=some).values_list("rule_id", "mitigation_id"):
+            moved[rule_id].owners.append(owner)
     return list(moved.values()), same
+
+
+def _loads(moved: Iterable[_Moved]) -> dict[int, Load]:
+    """What rules of each kind counted, by mitigation: of all batches together, for a part of it says nothing."""
+    found: dict[int, Load] = {}
+    for one in moved:
+        for owner in one.owners:
+            load = found.setdefault(owner, {})
+            load[one.rule.kind] = load.get(one.rule.kind, Traffic()) + Traffic(one.packets, one.octets)
+    return found
 
 
 def _rows(point_id: int, keys: Sequence[str], there_are: int) -> Iterable[tuple[int, str, str, int]]:
@@ -174,7 +197,7 @@ def _rows(point_id: int, keys: Sequence[str], there_are: int) -> Iterable[tuple[
     if len(keys) == there_are > ASKED_AT_ONCE:
         yield from rows
         return
-    for some in _slices(keys):
+    for some in slices(keys):
         yield from rows.filter(key__in=some)
 
 
@@ -184,7 +207,8 @@ def _differ(readings: Sequence[Counter], written: tuple[str, int]) -> bool:
     return any(one.packets != packets if one.epoch == epoch else one.packets for one in readings)
 
 
-def _take_all(rule: Rule, readings: Sequence[Counter]) -> tuple[int, int]:
+def take_all(rule: Rule | EnforcedAce, readings: Sequence[Counter]) -> tuple[int, int]:
+    """Add what is new since the last reading, over all its epochs, and return it: packets and octets."""
     epoch, packets, octets = rule.epoch, 0, 0
     # The epoch known so far goes first: the others began after it.
     for reading in sorted(readings, key=lambda one: one.epoch != epoch):
@@ -194,7 +218,7 @@ def _take_all(rule: Rule, readings: Sequence[Counter]) -> tuple[int, int]:
     return packets, octets
 
 
-def _take(row: Rule, reading: Counter) -> tuple[int, int]:
+def _take(row: Rule | EnforcedAce, reading: Counter) -> tuple[int, int]:
     """Add what is new since the last reading, and return it; a new epoch began at zero."""
     packets, octets = reading.packets, reading.octets
     if row.epoch == reading.epoch:
@@ -211,60 +235,71 @@ def _latest_samples(now: datetime) -> dict[int, Sample]:
     return {sample.mitigation_id: sample for sample in Sample.objects.filter(at__gte=since).order_by("at")}
 
 
+_LOOKED_AT = ("status", "dropped_packets", "dropped_at", "installed_at", "domain", "step_until", "pressed_since")
+
+
 def _quiet(point_id: int, readings: Readings, now: datetime) -> set[int]:
-    """Mitigations to write though their rules did not move: those without totals yet, and those whose attack is over.
+    """Mitigations to look at though their rules did not move: without totals yet, with their attack over, or on a step.
 
     Only what was read counts: rules that are gone from the equipment say nothing about an attack.
     """
     may_be_over = Q(status=int(Status.MITIGATED), dropped_at__isnull=False, domain__attack_over_after__gt=0)
-    found = Mitigation.objects.enforced().filter(Q(dropped_packets=None) | may_be_over).select_related("domain")
+    on_a_step = Q(step_until__isnull=False) | Q(pressed_since__isnull=False)
+    wanted = Q(dropped_packets=None) | may_be_over | on_a_step
+    found = Mitigation.objects.enforced().filter(wanted).select_related("domain")
     quiet = [
         mitigation.pk
-        for mitigation in found.only("status", "dropped_packets", "dropped_at", "installed_at", "domain")
-        if mitigation.dropped_packets is None or attack_is_over(mitigation, now)
+        for mitigation in found.only(*_LOOKED_AT)
+        if mitigation.dropped_packets is None or attack_is_over(mitigation, now) or escalation.is_stepping(mitigation)
     ]
     owners: dict[int, list[int]] = {}
-    for some in _slices(quiet):
+    for some in slices(quiet):
         for rule_id, owner in RuleOwner.objects.filter(mitigation__in=some).values_list("rule_id", "mitigation_id"):
             owners.setdefault(rule_id, []).append(owner)
     return {  # in two questions: SQLite takes minutes for a join of 80,000 with 10,000
         owner
-        for some in _slices(list(owners))
+        for some in slices(list(owners))
         for rule_id, key in Rule.objects.filter(point_id=point_id, pk__in=some).values_list("pk", "key")
         if key in readings
         for owner in owners[rule_id]
     }
 
 
-def _slices(ids: Sequence[Asked]) -> Iterable[Sequence[Asked]]:
+def slices(ids: Sequence[Asked]) -> Iterable[Sequence[Asked]]:
     return (ids[start : start + ASKED_AT_ONCE] for start in range(0, len(ids), ASKED_AT_ONCE))
 
 
 # -- in a transaction -------------------------------------------------------------------------------------------------
 
 
-def _write(moved: Sequence[_Moved], samples: dict[int, Sample], unit: Unit) -> None:
+def _write(moved: Sequence[_Moved], samples: dict[int, Sample], loads: dict[int, Load], unit: Unit) -> None:
     seen: dict[int, _Seen] = {}
     for one in moved:
         one.rule.read_at = unit.now
         for owner in one.owners:
             seen.setdefault(owner, _Seen()).add(one)
-    _add_up(seen, samples, unit)
+    _add_up(seen, samples, loads, unit)
     bulk.update([one.rule for one in moved], ["packets", "octets", "epoch", "raw_packets", "raw_octets", "read_at"])
 
 
-def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], unit: Unit) -> None:
-    """Totals, samples, the word "hitting", and whether the attack is over."""
+def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], loads: dict[int, Load], unit: Unit) -> None:
+    """Totals, samples, the word "hitting", whether the attack is over, and whether another playbook is needed.
+
+    Of `loads` is taken what has been judged.
+    """
     locks.domains_of_mitigations(seen)
     touched: list[Sample] = []
     for mitigation in Mitigation.objects.filter(pk__in=list(seen)).select_related("domain"):
         one = seen[mitigation.pk]
         if one.anything:
             touched.append(_sample(mitigation, one, samples, unit.now))
+        seconds = _since_counted(mitigation, unit.now)
         fields = _total(mitigation, one, unit.now)
         if fields:
             unit.save(mitigation, *fields)
         judge_attack(mitigation, unit)
+        if (load := loads.pop(mitigation.pk, None)) is not None:
+            escalation.judge(mitigation, load, seconds, unit)
     bulk.update([sample for sample in touched if sample.pk], ["at", "seconds", *_COUNTS])
     bulk.insert([sample for sample in touched if not sample.pk])
 
@@ -293,10 +328,14 @@ def _total(mitigation: Mitigation, seen: _Seen, now: datetime) -> list[str]:
     return fields
 
 
+def _since_counted(mitigation: Mitigation, now: datetime) -> float:
+    since = mitigation.counted_at or mitigation.installed_at or now
+    return max((now - since).total_seconds(), 0.001)
+
+
 def _sample(mitigation: Mitigation, seen: _Seen, samples: dict[int, Sample], now: datetime) -> Sample:
     """One row for ten seconds, growing while they last, so that a live chart need not wait for the end of them."""
-    since = mitigation.counted_at or mitigation.installed_at or now
-    elapsed = min(max((now - since).total_seconds(), 0.001), SAMPLE_SECONDS)
+    elapsed = min(_since_counted(mitigation, now), SAMPLE_SECONDS)
     last = samples.get(mitigation.pk)
     if last is None or last.seconds + elapsed > SAMPLE_SECONDS:
         last = samples[mitigation.pk] = Sample(mitigation=mitigation, seconds=0.0)

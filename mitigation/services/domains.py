@@ -14,7 +14,7 @@ from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
 from mitigation.protocol.scope import Network, ancestor_keys, overlaps_any, range_keys
 from mitigation.rules.parameters import PARAMETERS, BadParameter, read_parameters
-from mitigation.services import locks
+from mitigation.services import escalation, locks
 from mitigation.services.units import unit_of_work
 
 # Names stand in paths, file names and log lines; LDH and dots with room for people's own separators.
@@ -29,6 +29,7 @@ CHANGEABLE = frozenset(
         "conflict_policy",
         "grants_indefinite",
         "https_over_udp",
+        "ladder",
         "maximum_lifetime",
         "maximum_mitigations",
         "maximum_per_minute",
@@ -37,6 +38,11 @@ CHANGEABLE = frozenset(
         "playbook",
         "playbook_parameters",
         "shadow",
+        "step_down_after",
+        "step_lasts",
+        "step_octets",
+        "step_packets",
+        "step_up_after",
         "widest_ipv4",
         "widest_ipv6",
     }
@@ -118,17 +124,27 @@ def change_domain(
         unit.audit(door=door, actor=actor, action="domain-set", subject=f"domain {name}", before=before, after=after)
         unit.tell(Change.Topic.CLIENT, domain.pk)
         unit.rules_are_stale()
+        escalation.follow_policy(domain, unit)
     return domain
 
 
 def _check_playbooks(domain: Domain) -> None:
     """The domain's own one is among those it allows, and all of them exist."""
-    for playbook in (domain.playbook, *domain.allowed_playbooks):
+    for playbook in (domain.playbook, *domain.allowed_playbooks, *domain.ladder):
         if playbook not in PARAMETERS:
             raise MalformedRequest(f"there is no playbook {playbook}; known are {', '.join(sorted(PARAMETERS))}")
     if domain.allowed_playbooks and domain.playbook not in domain.allowed_playbooks:
         allowed = ", ".join(domain.allowed_playbooks)
         raise MalformedRequest(f"the domain's playbook is {domain.playbook}, and only {allowed} would be allowed")
+    if domain.ladder and domain.playbook not in domain.ladder:
+        raise MalformedRequest(
+            f"the domain's playbook {domain.playbook}, where requests begin, is no rung of the ladder"
+        )
+    if len(set(domain.ladder)) < len(domain.ladder):
+        raise MalformedRequest("a ladder has each playbook once")
+    barred = [rung for rung in domain.ladder if domain.allowed_playbooks and rung not in domain.allowed_playbooks]
+    if barred:
+        raise MalformedRequest(f"the ladder has {', '.join(barred)}, which the domain does not allow")
 
 
 def _check_parameters(domain: Domain) -> None:

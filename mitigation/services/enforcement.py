@@ -12,10 +12,11 @@ from django.db.models import F, Q, QuerySet
 from mitigation.drivers.base import Desired, Driver, HealthState, Installed
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint, Hold, Rule, RuleOwner
-from mitigation.services import bulk, holds, points, shadow
+from mitigation.services import bulk, filter_enforcement, holds, points, shadow
 from mitigation.services.batches import in_batches
 from mitigation.services.counting import Clock, Written, count
 from mitigation.services.evidence import Evidence, advance
+from mitigation.services.filter_enforcement import StandingFilters
 from mitigation.services.projection import Projection, Projector, Wanted
 from mitigation.services.rows import aware, raw
 from mitigation.services.units import Unit
@@ -44,10 +45,12 @@ class Standing:
         self.installed: dict[str, datetime] = {}
         self.is_known = False
         self.written: Written = {}  # counters as the rows have them
+        self.filters = StandingFilters()
 
     def forget(self) -> None:
         """Somebody else may have been at work."""
         self.is_known = False
+        self.filters.forget()
         self.written.clear()
 
 
@@ -84,17 +87,20 @@ def reconcile(
     projection = _project(standing.projector, now=clock(), most_rules=most_rules)
     moved, changed = standing.projector.take_changes()
     is_known, standing.is_known = standing.is_known and point.enforces, False
+    # First, so that what a filter accepts is let through before anything new is dropped.
+    unfiltered = filter_enforcement.reconcile(point, driver, standing.filters, clock=clock, full=full or thorough)
+    settled = None if unfiltered else seen
     followed = is_known and not thorough and len(moved) <= FEW
     if followed and (moved or changed or not full):
         followed = _follow(point, driver, standing, projection, moved, changed, holder=holder, clock=clock)
     elif followed:
         standing.is_known = True
     if followed:
-        _done(point, seen if standing.is_known else None, now=clock())
+        _done(point, settled if standing.is_known else None, now=clock())
     if not followed or (full and standing.is_known):
         with driver.giving_way(points.more_wanted(point_id, seen) if followed and gives_way else None):
             _look_at_all(point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough)
-        _done(point, seen if standing.is_known or not point.enforces else None, now=clock())
+        _done(point, settled if standing.is_known or not point.enforces else None, now=clock())
     return True
 
 

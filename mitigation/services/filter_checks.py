@@ -10,7 +10,6 @@ from typing import Any
 from mitigation.exceptions import MalformedRequest, Unavailable
 from mitigation.models import Acl, Client, EnforcementPoint
 from mitigation.protocol.acls import (
-    IDENTITIES,
     Ace,
     Forwarding,
     IcmpMatch,
@@ -101,26 +100,19 @@ def contradicts_nobody(acl: AclValue, client: Client, above: Path, *, now: datet
 
 
 def capabilities() -> dict[str, Any]:
-    """What filters may match and do here (RFC 8783, section 7.1): by the equipment in use."""
-    ip = ("dscp", "ecn", "length", "protocol", "source-prefix", "destination-prefix", "fragment")
-    v4 = {*ip, "ttl", "ihl", "flags", "offset", "identification"}
-    return {
-        "address-family": ["ipv4", "ipv6"],
-        "forwarding-actions": [f"{IDENTITIES}:accept", f"{IDENTITIES}:drop"],
-        "rate-limit": True,
-        "transport-protocols": [1, 6, 17, 58],
-        "ipv4": dict.fromkeys(sorted(v4), True),
-        "ipv6": dict.fromkeys(sorted({*ip, "hoplimit", "flow-label"}), True),
-        "tcp": dict.fromkeys(
-            (
-                *("sequence-number", "acknowledgement-number", "data-offset", "reserved", "flags", "window-size"),
-                *("urgent-pointer", "options", "flags-bitmask", "source-port", "destination-port", "port-range"),
-            ),
-            True,
-        ),
-        "udp": dict.fromkeys(("length", "source-port", "destination-port", "port-range"), True),
-        "icmp": dict.fromkeys(("type", "code", "rest-of-header"), True),
-    }
+    """What filters may match and do here (RFC 8783, section 7.1): what every enforcement point in use can."""
+    found: dict[str, Any] = {}
+    points = EnforcementPoint.objects.filter(enabled=True).order_by("pk")
+    for at, tree in enumerate(points.values_list("filter_capabilities", flat=True)):
+        found = _common(found, tree) if at else tree
+    return found
+
+
+def _common(one: Any, other: Any) -> Any:
+    """What both trees promise."""
+    if isinstance(one, dict):
+        return {name: _common(value, other[name]) for name, value in one.items() if name in other}
+    return [value for value in one if value in other] if isinstance(one, list) else one and other
 
 
 def _path(acl: AclValue, ace: Ace, above: Path) -> Path:

@@ -9,7 +9,7 @@ from django.conf import settings
 from mitigation.models import Client, Mitigation, Target, TargetName, Transition
 from mitigation.protocol.constants import INDEFINITE_LIFETIME, TOLD_FOUR_TIMES, WITHDRAWN_SHOWN
 from mitigation.protocol.status import ACTIVE, Happening, Status, grace_period, next_status
-from mitigation.services import conflicts
+from mitigation.services import conflicts, ladder
 from mitigation.services.units import LONGEST, Unit
 
 
@@ -69,7 +69,7 @@ def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetim
     if new is Status.WITHDRAWN:
         mitigation.ends_at = now + (_told_four_times() if mitigation.rearms else timedelta(seconds=WITHDRAWN_SHOWN))
         mitigation.expires_at = mitigation.approve_by = None
-        return fields | {"ends_at", "expires_at", "approve_by"} | _forget_proof(mitigation)
+        return fields | {"ends_at", "expires_at", "approve_by"} | _forget_proof(mitigation) | _forget_steps(mitigation)
     if new is Status.TERMINATED:
         mitigation.ended_at = now
         mitigation.conflict = mitigation.retry_at = None
@@ -85,7 +85,7 @@ def _consequences(mitigation: Mitigation, old: Status, new: Status, now: datetim
         mitigation.expires_at = end_of_lifetime(mitigation)
         mitigation.rearms = False
         fields |= {"ends_at", "mitigation_start", "expires_at", "rearms"}
-        return fields | _forget_proof(mitigation) | _forget_counts(mitigation)
+        return fields | _forget_proof(mitigation) | _forget_counts(mitigation) | _forget_steps(mitigation)
     return fields
 
 
@@ -109,6 +109,14 @@ def _leave(mitigation: Mitigation, old: Status, new: Status, now: datetime) -> s
 def _forget_proof(mitigation: Mitigation) -> set[str]:
     mitigation.installed_at = mitigation.hitting_at = None
     return {"installed_at", "hitting_at"}
+
+
+def _forget_steps(mitigation: Mitigation) -> set[str]:
+    """If it starts again, it starts where it began."""
+    if mitigation.step_until is not None:
+        mitigation.playbook = ladder.first_of(mitigation)
+    mitigation.step_until = mitigation.pressed_since = mitigation.calm_since = None
+    return {"playbook", "step_until", "pressed_since", "calm_since"}
 
 
 def _forget_counts(mitigation: Mitigation) -> set[str]:

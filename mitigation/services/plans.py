@@ -5,8 +5,10 @@ Nothing is written. The dashboard and the commands show the same plan that the e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from mitigation.exceptions import DotsError, NotFound, Unavailable
 from mitigation.models import Domain, EnforcementPoint, Mitigation, TargetName
@@ -68,7 +70,9 @@ def of_mitigation(mitigation_id: int, *, now: datetime) -> Outlook:
     names = list(row.names.filter(kind=TargetName.Kind.HOST))
     approval = approvals.waits_for(row) if row.approved_at is None else ""
     quotas = policies.Quotas(now)
-    return _outlook(row.domain, scope, row.playbook, names, [*near.own, *near.others], approval, quotas)
+    resolved = Resolved(row.domain, scope, names, _allowed(row.domain).prefixes, evidence=row.evidence)
+    plan = partial(resolved.plan_up_to, row.playbook)
+    return _outlook(row.domain, scope, row.playbook, resolved, plan, [*near.own, *near.others], approval, quotas)
 
 
 def of_request(domain_name: str, scope: Scope, *, playbook: str = "", now: datetime) -> Outlook:
@@ -78,11 +82,14 @@ def of_request(domain_name: str, scope: Scope, *, playbook: str = "", now: datet
     neighbours = Neighbours([reach_of(scope)], [domain.pk])
     near = neighbours.overlapping(NOBODY, reach_of(scope))
     quotas = policies.Quotas(now)
+    resolved = Resolved(domain, scope, names, _allowed(domain).prefixes)
+    plan = partial(resolved.plan, playbook) if playbook else partial(resolved.plan_up_to, domain.playbook)
     found = _outlook(
         domain,
         scope,
         playbook or domain.playbook,
-        names,
+        resolved,
+        plan,
         [*near.own, *near.others],
         approvals.asked_by(domain),
         quotas,
@@ -94,20 +101,23 @@ def of_request(domain_name: str, scope: Scope, *, playbook: str = "", now: datet
     return found
 
 
+def _allowed(domain: Domain) -> scopes.Allowed:
+    return scopes.allowed([domain.pk])[domain.pk]
+
+
 def _outlook(
     domain: Domain,
     scope: Scope,
     playbook: str,
-    names: list[TargetName],
+    resolved: Resolved,
+    render: Callable[[], Plan],
     overlaps: list[Shared],
     approval: str,
     quotas: policies.Quotas,
 ) -> Outlook:
-    allowed = scopes.allowed([domain.pk])[domain.pk]
-    resolved = Resolved(domain, scope, names, allowed.prefixes)
     try:
-        allowed.check(scope)
-        plan = resolved.plan(playbook)
+        _allowed(domain).check(scope)
+        plan = render()
     except DotsError as error:
         plan = Plan(refused=str(error))
     return Outlook(

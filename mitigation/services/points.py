@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from django.db.models import F
 
@@ -12,7 +13,9 @@ from mitigation.models import Change, EnforcementPoint
 from mitigation.services.units import unit_of_work
 
 
-def ensure_local(name: str, *, driver: str, enforces: bool, now: datetime) -> EnforcementPoint:
+def ensure_local(
+    name: str, *, driver: str, enforces: bool, filter_capabilities: Mapping[str, Any], now: datetime
+) -> EnforcementPoint:
     """The point of this machine, with the driver that this start chose. Its rules are looked at anew."""
     with unit_of_work(now) as unit:
         point, created = EnforcementPoint.objects.get_or_create(name=name, defaults={"driver": driver})
@@ -26,10 +29,11 @@ def ensure_local(name: str, *, driver: str, enforces: bool, now: datetime) -> En
                 after={"driver": driver},
             )
         point.driver, point.enforces, point.counts = driver, enforces, enforces
-        point.enabled = True
+        point.enabled, point.filter_capabilities = True, dict(filter_capabilities)
         point.health = EnforcementPoint.Health.UNKNOWN
         point.health_sentence = ""
-        point.save(update_fields=["driver", "enforces", "counts", "enabled", "health", "health_sentence"])
+        chosen = ["driver", "enforces", "counts", "enabled", "filter_capabilities"]
+        point.save(update_fields=[*chosen, "health", "health_sentence"])
         EnforcementPoint.objects.filter(pk=point.pk).update(wanted=F("wanted") + 1)
         point.refresh_from_db(fields=["wanted"])
         unit.tell(Change.Topic.POINT, point.pk)

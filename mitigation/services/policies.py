@@ -39,7 +39,11 @@ def check(domain: Domain, scope: Scope, playbook: str) -> None:
 
 def never_blocks(domain: Domain, network: Network) -> bool:
     """Whether nothing may ever be dropped towards some of these addresses."""
-    return overlaps_any(network, _networks(tuple(domain.never_block)))
+    return overlaps_any(network, never_block(domain))
+
+
+def never_block(domain: Domain) -> tuple[Network, ...]:
+    return _networks(tuple(domain.never_block))
 
 
 @lru_cache(maxsize=1_024)

@@ -19,11 +19,11 @@ from mitigation.protocol import targets
 from mitigation.protocol.scope import Network, Scope, covered_by
 from mitigation.protocol.status import Status
 from mitigation.rules.boxes import MAX_BOXES
-from mitigation.rules.parameters import BadParameter
+from mitigation.rules.parameters import AMPLIFICATION_PORTS, MOST_PORTS, BadParameter
 from mitigation.rules.playbooks import Plan, render
 from mitigation.rules.projection import Kept, Projected
 from mitigation.rules.scope import Scope as RuleScope
-from mitigation.services import approvals, holds, policies, scopes, shadow
+from mitigation.services import approvals, holds, ladder, policies, scopes, shadow
 from mitigation.services.rows import aware, raw
 
 DEADLINE_SLACK = timedelta(seconds=300)  # a dead server does not end protection early
@@ -35,6 +35,7 @@ Wanted = Projected[int]  # one disjoint rule, and the mitigations that need it
 INPUTS = (
     "domain_id",
     "playbook",
+    "evidence",
     "scope",
     "expanded_scope",
     "requested_at",
@@ -238,8 +239,9 @@ def _plan(mitigation: Mitigation, names: list[TargetName], prefixes: list[Networ
     """What its playbook says, and what it waits for."""
     if mitigation.approved_at is None:
         return Plan(), approvals.waits_for(mitigation)
-    resolved = Resolved(mitigation.domain, Scope.from_json(mitigation.protected_scope), names, prefixes)
-    return resolved.plan(mitigation.playbook), resolved.waiting
+    scope = Scope.from_json(mitigation.protected_scope)
+    resolved = Resolved(mitigation.domain, scope, names, prefixes, evidence=mitigation.evidence)
+    return resolved.plan_up_to(mitigation.playbook), resolved.waiting
 
 
 def _names() -> dict[int, list[TargetName]]:
@@ -256,13 +258,33 @@ class Resolved:
     Prefixes and FQDNs share the request's ports and protocols. A URI brings its own (RFC 9132, section 4.4.1.1).
     """
 
-    def __init__(self, domain: Domain, scope: Scope, names: Iterable[TargetName], allowed: Iterable[Network]) -> None:
+    def __init__(
+        self,
+        domain: Domain,
+        scope: Scope,
+        names: Iterable[TargetName],
+        allowed: Iterable[Network],
+        *,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> None:
         self._domain = domain
+        self._reported_ports = list((evidence or {}).get("source_ports", ()))
         self._scope = scope
         self._allowed = list(allowed)
         self.notes: list[str] = []
         self.waiting = ""
         self._addresses = {row.name: self._usable(row) for row in names}
+
+    def plan_up_to(self, playbook: str) -> Plan:
+        """The rules of this rung of the domain's ladder and of those below it; a rung that is refused is left out."""
+        plans = {rung: self.plan(rung) for rung in ladder.up_to(self._domain, playbook)}
+        possible = [plan for plan in plans.values() if not plan.refused]
+        if len(plans) == 1 or not possible:
+            return plans[playbook]
+        left_out = [f"{rung} is left out: {plan.refused}" for rung, plan in plans.items() if plan.refused]
+        rules = dict.fromkeys(rule for plan in possible for rule in plan.rules)
+        notes = dict.fromkeys(note for plan in possible for note in plan.notes)
+        return Plan(tuple(rules), (*notes, *left_out))
 
     def plan(self, playbook: str) -> Plan:
         """What the playbook makes of it by the domain's policy; refused where it reaches what may not be touched."""
@@ -274,7 +296,7 @@ class Resolved:
         except OutsidePolicy as error:
             return Plan(refused=str(error))
         try:
-            plans = [render(playbook, part, self._domain.playbook_parameters) for part in self._parts()]
+            plans = [render(playbook, part, self._parameters()) for part in self._parts()]
         except BadParameter as error:  # of this domain alone: the others' rules are rendered all the same
             return Plan(refused=str(error))
         refused = next((plan.refused for plan in plans if plan.refused), None)
@@ -285,6 +307,14 @@ class Resolved:
             return Plan(refused=f"the scope needs more than {MAX_BOXES} combinations of prefix, protocol and port")
         notes = (note for plan in plans for note in plan.notes)
         return Plan(rules, tuple(dict.fromkeys((*self.notes, *notes))))
+
+    def _parameters(self) -> Mapping[str, Any]:
+        """The domain's, and the source ports that were reported among those of amplification."""
+        given: Mapping[str, Any] = self._domain.playbook_parameters
+        if not self._reported_ports:
+            return given
+        known = given.get("amplification_ports", AMPLIFICATION_PORTS)
+        return {**given, "amplification_ports": list(dict.fromkeys([*self._reported_ports, *known]))[:MOST_PORTS]}
 
     def _usable(self, row: TargetName) -> tuple[Network, ...]:
         """What may be protected of what the name stands for; the rest is left out, and said."""

@@ -19,7 +19,7 @@ from mitigation.drivers.registry import get_driver
 from mitigation.exceptions import DriverError, GaveWay
 from mitigation.models import EnforcementPoint
 from mitigation.pki.home import Home
-from mitigation.services import enforcement, holds, points
+from mitigation.services import enforcement, filter_enforcement, holds, points
 from mitigation.tasks import holder
 
 FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty
@@ -33,7 +33,11 @@ LONGEST_WAIT = 60.0  # seconds since the last one: then a full look, or counting
 log = logging.getLogger(__name__)
 
 _SETTINGS: dict[str, Callable[[], dict[str, Any]]] = {
-    "nftables": lambda: {"table": settings.DOTS_NFT_TABLE, "runtime_dir": settings.DOTS_LOCKS},
+    "nftables": lambda: {
+        "table": settings.DOTS_NFT_TABLE,
+        "mark": settings.DOTS_NFT_MARK,
+        "runtime_dir": settings.DOTS_LOCKS,
+    },
 }
 
 _working = threading.Lock()  # the task and the worker's own look share one driver
@@ -73,6 +77,8 @@ def look(name: str) -> None:
 def _is_due(point: EnforcementPoint) -> bool:
     since = time.monotonic() - _last_full.get(point.pk, 0.0)
     if since > FULL_LOOK or (point.enforces and point.health == EnforcementPoint.Health.DOWN):
+        return True
+    if point.pk in _standing and _standing[point.pk].filters.is_due(_now()):
         return True
     return since > REST * _last_took.get(point.pk, 0.0) and not _driver(point).is_as_read()
 
@@ -130,10 +136,11 @@ def _reconcile(point: EnforcementPoint, *, full: bool) -> None:
 def _count(point: EnforcementPoint) -> None:
     began, driver = time.monotonic(), _driver(point)
     is_patient = began - _counted.get(point.pk, (0.0, 0.0))[0] < LONGEST_WAIT
-    written = _standing.setdefault(point.pk, enforcement.Standing()).written
+    standing = _standing.setdefault(point.pk, enforcement.Standing())
     try:
+        filter_enforcement.count(point.pk, driver, standing.filters, clock=_now)
         with driver.giving_way(points.more_wanted(point.pk, point.wanted) if is_patient else None):
-            enforcement.count(point.pk, driver, clock=_now, written=written)
+            enforcement.count(point.pk, driver, clock=_now, written=standing.written)
     except GaveWay:
         return
     except DriverError as error:

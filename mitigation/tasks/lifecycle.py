@@ -5,13 +5,14 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from mitigation.services import mitigations, upkeep
+from mitigation.services import escalation, mitigations, upkeep
 
 
 @shared_task
 def expire() -> int:
     """Also done by every lifecycle worker by itself, once a second."""
-    return mitigations.expire(now=timezone.now())
+    now = timezone.now()
+    return mitigations.expire(now=now) + escalation.revert_due(now=now)
 
 
 @shared_task

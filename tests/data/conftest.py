@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
+from data_trees import Connect
 
+from tests.harness.casts import forget
 from tests.harness.console import Console
 from tests.harness.product import Cast, Product
 from tests.harness.rest import Rest
 
 CASTS_AT_ONCE = 24
-
-Connect = Callable[..., Rest]
 
 
 @pytest.fixture(scope="session")
@@ -35,14 +35,7 @@ def cast(product: Product, console: Console, _data_casts: deque[Cast]) -> Iterat
         _data_casts.extend(product.new_casts(CASTS_AT_ONCE))
     taken = _data_casts.popleft()
     yield taken
-    console.run(
-        "from django.db.models import F\n"
-        "Alias.objects.filter(client__name__in=clients).delete()\n"
-        "if Acl.objects.filter(client__name__in=clients).delete()[0]:\n"
-        "    EnforcementPoint.objects.update(wanted=F('wanted') + 1)\n"
-        "Mitigation.objects.filter(client__name__in=clients).delete()",
-        clients=[files.name for files in (taken.alice, taken.bob, taken.mallory)],
-    )
+    forget(console, taken)
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.harness.product import Cast
-from tests.harness.rest import MODULE
+from tests.harness.rest import MODULE, Rest
+
+Connect = Callable[..., Rest]
 
 ACCEPT, DROP = "ietf-access-control-list:accept", "ietf-access-control-list:drop"
 IPV4, IPV6 = "ietf-access-control-list:ipv4-acl-type", "ietf-access-control-list:ipv6-acl-type"
@@ -35,4 +38,4 @@ def _hyphens(members: dict[str, Any]) -> dict[str, Any]:
     return {name.replace("_", "-"): value for name, value in members.items()}
 
 
-__all__ = ["ACCEPT", "DROP", "IPV4", "IPV6", "MODULE", "ace", "acl", "alias"]
+__all__ = ["ACCEPT", "DROP", "Connect", "IPV4", "IPV6", "MODULE", "ace", "acl", "alias"]

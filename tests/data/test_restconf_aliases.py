@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import Connect
-from data_trees import MODULE, alias
+from data_trees import MODULE, Connect, alias
 
 from tests.harness.console import Console
 from tests.harness.product import Cast, Product

@@ -8,8 +8,7 @@ import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import pytest
-from conftest import Connect
-from data_trees import MODULE, ace, acl, alias
+from data_trees import MODULE, Connect, ace, acl, alias
 
 from tests.harness.console import Console
 from tests.harness.product import Cast, Files, Product

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Connect
-from data_trees import MODULE, acl, alias
+from data_trees import MODULE, Connect, acl, alias
 
 from tests.harness.product import Cast
 from tests.harness.rest import DOTS_DATA, Rest

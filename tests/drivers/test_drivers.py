@@ -192,7 +192,7 @@ def test_drops_hook_before_reassembly_and_limits_after_tracking():
     text = Ruleset("dots", stateful=True, meter_size=10).create()
 
     priorities = [int(line.split("priority ")[1].split(";")[0]) for line in text.splitlines() if "priority" in line]
-    assert priorities == [-450, -140, -130]
+    assert priorities == [-450, -140, -130, -460, -129]
 
 
 @pytest.mark.parametrize(

@@ -585,7 +585,7 @@ def test_another_version_takes_over_without_a_gap_and_without_losing_counts(lab,
     assert total(seen, source_port=123) == 0
     assert Totals(new).packets(rules) == sent.packets
     assert new.installed().keys() == keys(rules)
-    assert lab.router.run("nft", "list", "ruleset").count("hook prerouting") == 3
+    assert lab.router.run("nft", "list", "ruleset").count("hook prerouting") == 5
 
 
 def test_without_state_nothing_asks_for_connection_tracking(lab, make_driver):

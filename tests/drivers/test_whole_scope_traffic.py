@@ -67,7 +67,7 @@ def test_a_scope_passes_its_rate_in_packets_and_its_neighbours_pass_whole(lab, d
     assert total(seen, destination=BEFORE[family]) == total(seen, destination=AFTER[family]) == 100
 
 
-@pytest.mark.rows("ENF-ACT-001", "ENF-ACT-005")
+@pytest.mark.rows("ENF-ACT-005")
 def test_octets_are_those_of_ip_packets_and_the_largest_packet_always_fits(lab, driver):
     rules = ratelimit(scope(HOST[4]), limit_octets=1000)
     driver.apply(for_a_while(rules), ())
@@ -226,6 +226,19 @@ def test_a_limit_goes_with_its_last_rule_and_no_earlier(lab, driver):
     assert not [one for one in listed(lab, "chain") if one["name"].startswith("do_rate")]
 
 
+def test_many_limits_go_at_once_and_leave_nothing_behind(lab, driver):
+    """More than are taken away one by one, where elements are made to expire and would hold on to their chains."""
+    scopes = [scope(f"198.51.100.{n}/32") for n in range(10, 60)]
+    rules = [rule for one in scopes for rule in ratelimit(one, limit_packets=5)]
+    driver.apply(for_a_while(rules), ())
+    assert len(listed(lab, "limit")) == 50
+
+    driver.apply((), {rule.key for rule in rules})
+
+    assert listed(lab, "limit") == []
+    assert not [one for one in listed(lab, "chain") if one["name"].startswith("do_rate")]
+
+
 def test_renewing_a_limit_keeps_its_bucket(lab, driver):
     rules = ratelimit(scope(HOST[4]), limit_packets=1, limit_burst=10)
     driver.apply(for_a_while(rules), ())
@@ -355,6 +368,7 @@ def test_what_is_dropped_is_not_redirected_and_the_rest_is(lab, driver, scrubber
     assert Totals(driver).packets(redirected) == 20
 
 
+@pytest.mark.rows("ENF-ACT-012")
 def test_other_bits_of_the_mark_stay_as_they_are(lab, driver, scrubber):
     """Somebody else's bits before ours, and somebody who counts them after."""
     other = f"""table inet other {{

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import closing
 
 import pytest
+from durability_state import locked
 
 from tests.harness.environment import PRIVATE_NETWORK
 from tests.harness.product import Product, running
@@ -52,15 +51,13 @@ def test_the_kill_switch_is_at_once_and_holds(tell: Callable[[str], None]) -> No
 
 
 def _panic_without_a_database(product: Product, prefix: str, tell: Callable[[str], None]) -> None:
-    with closing(sqlite3.connect(product.home / "db.sqlite3", isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
+    with locked(product):
         began = time.monotonic()
         said = product.manage("panic", "--reason", "no database", "--json").json
         until(lambda: rules_of(prefix) == 0, within=5, what="every rule being gone")
         tell(f"with the database locked: gone after {time.monotonic() - began:.2f} s at the latest.")
         assert (said["removed"], said["recorded"]) == (True, False)
         assert (product.home / "panic").exists()
-        other.execute("ROLLBACK")
     until(lambda: not (product.home / "panic").exists(), within=15, what="the switch being a row")
     assert product.manage("hold", "list", "--json").json[0]["reason"] == "no database"
     assert rules_of(prefix) == 0

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import scenes
 
+from tests.harness.casts import forget
 from tests.harness.console import Console
 from tests.harness.product import Cast, Product, running
 from tests.harness.wire import Peer, peer
@@ -41,7 +42,7 @@ def cast(product: Product, console: Console, _casts: deque[Cast]) -> Iterator[Ca
         _casts.extend(scenes.new_casts(product, CASTS_AT_ONCE))
     taken = _casts.popleft()
     yield taken
-    scenes.forget(console, taken)
+    forget(console, taken)
 
 
 @pytest.fixture

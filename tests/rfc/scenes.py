@@ -34,16 +34,6 @@ def new_casts(product: Product, count: int) -> list[Cast]:
     return casts
 
 
-def forget(console: Console, cast: Cast) -> None:
-    """What the test asked for is gone with it: hundreds of tests leave hundreds of rules, which all others wait for."""
-    console.run(
-        "from django.db.models import F\n"
-        "if Mitigation.objects.filter(client__name__in=clients).delete()[0]:\n"
-        "    EnforcementPoint.objects.update(wanted=F('wanted') + 1)",
-        clients=[files.name for files in (cast.alice, cast.bob, cast.mallory)],
-    )
-
-
 def host(cast: Cast, number: int) -> str:
     """An address of the cast's domain; 7 is the one that everybody asks for."""
     return f"{cast.domain.host.rpartition('.')[0]}.{number}"

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from mitigation.drivers.base import Capabilities, Counter, Desired, Driver, Health, HealthState, Installed, Problem
+from mitigation.drivers.base import (
+    Capabilities,
+    Counter,
+    Desired,
+    DesiredFilters,
+    Driver,
+    Health,
+    HealthState,
+    Installed,
+    Problem,
+)
 from mitigation.exceptions import DriverError
 from mitigation.rules.canonical import Kind
 from mitigation.rules.canonical import Rule as CanonicalRule
+from mitigation.rules.filters import FilterRule
 
 
 class Memory(Driver):
@@ -19,6 +30,11 @@ class Memory(Driver):
         self.readings: list[Counter] = []
         self.applied: list[tuple[int, int]] = []
         self.resyncs = 0
+        self.filters: dict[str, DesiredFilters] = {}
+        self.filter_readings: list[Counter] = []
+        self.filters_applied = 0
+        self.filters_read = 0
+        self.impossible: set[str] = set()
 
     def capabilities(self) -> Capabilities:
         return Capabilities("memory", enforces=True, counts=True, stateful=True, kinds=frozenset(Kind), max_rules=1000)
@@ -48,6 +64,23 @@ class Memory(Driver):
         self._work()
         self.resyncs += 1
         self.rules = {one.rule.key: one for one in desired}
+
+    def check_filters(self, rules: Sequence[FilterRule]) -> list[Problem]:
+        return [Problem(rule.key, "too hard for this equipment") for rule in rules if rule.ace in self.impossible]
+
+    def filters_in_force(self, desired: Sequence[DesiredFilters]) -> dict[str, int]:
+        self._work()
+        self.filters_read += 1
+        return {key: one.expires_in_seconds for key, one in self.filters.items()}
+
+    def apply_filters(self, desired: Sequence[DesiredFilters]) -> None:
+        self._work()
+        self.filters_applied += 1
+        self.filters = {one.filters.key: one for one in desired}
+
+    def filter_counters(self) -> list[Counter]:
+        self._work()
+        return self.filter_readings
 
     def remove_all(self, *, by_force: bool = False) -> None:
         self.rules.clear()

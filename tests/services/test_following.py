@@ -344,7 +344,7 @@ def test_every_column_of_a_mitigation_is_known_to_matter_for_its_rules_or_not() 
         *("rendered_at", "installed_at", "hitting_at", "notes", "problem", "counted_at", "dropped_at"),
         *("attack_status", "attack_status_at", "attackers", "accept_lists", "acl_changes"),
         *("dropped_packets", "dropped_octets", "passed_packets", "passed_octets"),
-        *("redirected_packets", "redirected_octets"),
+        *("redirected_packets", "redirected_octets", "step_until", "pressed_since", "calm_since"),
         "ended_at",  # those that ended want nothing
     }
     matter = {name.removesuffix("_id") for name in projection.INPUTS} | {*projection.TIMES, "id", "status"}

@@ -84,6 +84,7 @@ def test_every_refusal_is_in_the_table() -> None:
     not_for_peers = {
         exceptions.IllegalTransition,
         exceptions.DriverError,
+        exceptions.GaveWay,
         exceptions.Ignored,
         exceptions.NotByThisPerson,
         exceptions.StorageRefused,

@@ -39,6 +39,18 @@ class Command(Verbs):
         parser.add_argument("--attack-over-after", type=int, metavar="SECONDS", help="without a drop; 0: never")
         parser.add_argument("--https-over-udp", action=BooleanOptionalAction, help="an https URI means HTTP/3 too")
         parser.add_argument("--playbook", metavar="NAME", help="what its requests are turned into rules by")
+        parser.add_argument(
+            "--ladder", nargs="*", metavar="NAME", help="playbooks to go up by, narrowest first; none: no"
+        )
+        parser.add_argument(
+            "--step-packets", type=int, metavar="N", help="passing a second: one step up; 0: not by them"
+        )
+        parser.add_argument("--step-octets", type=int, metavar="N", help="the same in octets a second")
+        parser.add_argument("--step-up-after", type=int, metavar="SECONDS", help="above that, before a step up")
+        parser.add_argument("--step-down-after", type=int, metavar="SECONDS", help="below that, before a step down")
+        parser.add_argument(
+            "--step-lasts", type=int, metavar="SECONDS", help="a step reverts then, unless it is needed"
+        )
         parser.add_argument("--allowed-playbooks", nargs="*", metavar="NAME", help="none: all there are")
         parser.add_argument(
             "--parameter",

@@ -14,7 +14,8 @@ from mitigation.management.commands import _plans
 from mitigation.management.commands._output import Verbs, actor, cell, now
 from mitigation.models import Mitigation
 from mitigation.protocol.status import Status
-from mitigation.services import accept_lists, mitigations, shadow
+from mitigation.rules.attacks import ATTACKS
+from mitigation.services import accept_lists, escalation, mitigations, shadow
 
 
 class Command(Verbs):
@@ -27,6 +28,7 @@ class Command(Verbs):
         "reject": "refuse one that needs approval; its client is told",
         "plan": "what a request would do: rules, addresses, overlaps, verdict; nothing is changed",
         "replay": "what the rules of a request would have dropped and passed of a capture",
+        "evidence": "say what kind of attack it is, so that its playbook suits",
         "attackers": "say from where it is attacked, so that filters letting that in are found",
     }
 
@@ -46,6 +48,15 @@ class Command(Verbs):
     def arguments_reject(self, parser: ArgumentParser) -> None:
         self.arguments_show(parser)
         parser.add_argument("--reason", required=True, help="for the history")
+
+    def arguments_evidence(self, parser: ArgumentParser) -> None:
+        self.arguments_show(parser)
+        said = parser.add_mutually_exclusive_group(required=True)
+        said.add_argument("--kind", choices=list(ATTACKS), help="what it is; docs/enforcement.md says what follows")
+        said.add_argument("--clear", action="store_true", help="take back what was said")
+        parser.add_argument("--source-port", type=int, action="append", default=[], metavar="N", help="may be repeated")
+        parser.add_argument("--source", action="append", default=[], metavar="PREFIX", help="may be repeated")
+        parser.add_argument("--from", dest="by", default="", metavar="WHO", help="who found it out; none: you")
 
     def arguments_attackers(self, parser: ArgumentParser) -> None:
         self.arguments_show(parser)
@@ -105,6 +116,20 @@ class Command(Verbs):
             raise CommandError(f"{options['file']}: {error.strerror}") from None
         self.show_one(values, options, sentence="\n".join(_plans.replay_lines(values)))
 
+    def do_evidence(self, options: Mapping[str, Any]) -> None:
+        found = escalation.report(
+            options["id"],
+            kind=options["kind"] or "",
+            source_ports=options["source_port"],
+            sources=options["source"],
+            by=options["by"],
+            actor=actor(),
+            now=now(),
+        )
+        values = {"id": found.pk, "evidence": found.evidence, "playbook": found.playbook}
+        what = f"{options['kind']} is noted" if options["kind"] else "nothing is said of its attack any more"
+        self.show_one(values, options, sentence=f"mitigation {found.pk}: {what}; its playbook is {found.playbook}")
+
     def do_attackers(self, options: Mapping[str, Any]) -> None:
         when = now()
         found = accept_lists.report_attackers(options["id"], options["sources"], actor=actor(), now=when)
@@ -144,6 +169,11 @@ def _details(one: Mitigation) -> dict[str, Any]:
         "cuid": one.cuid,
         "scope": one.scope,
         "playbook": one.playbook,
+        "ladder": one.domain.ladder,
+        "step_until": one.step_until,
+        "redirected_packets": one.redirected_packets,
+        "redirected_octets": one.redirected_octets,
+        "evidence": one.evidence,
         "lifetime": one.lifetime,
         "requested_at": one.requested_at,
         "approved_at": one.approved_at,

@@ -87,4 +87,5 @@ def _be_brief() -> None:
         with connection.cursor() as cursor:
             cursor.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000}")
     else:
-        connection.settings_dict["OPTIONS"] = {**connection.settings_dict["OPTIONS"], "connect_timeout": PATIENCE}
+        brief = {"connect_timeout": PATIENCE, "options": f"-c lock_timeout={PATIENCE}s"}
+        connection.settings_dict["OPTIONS"] = {**connection.settings_dict["OPTIONS"], **brief}

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
+from mitigation.drivers.registry import DRIVERS
 from mitigation.management.commands.doctor import line
 from mitigation.pki.home import Home
 from mitigation.runtime import clock, demo, doctor, driver, loops
@@ -39,7 +40,13 @@ class Command(BaseCommand):
         if options["demo"]:
             demo.make()
         name, _ = driver.choose()
-        points.ensure_local(settings.DOTS_POINT, driver=name, enforces=name != "dryrun", now=clock.now())
+        points.ensure_local(
+            settings.DOTS_POINT,
+            driver=name,
+            enforces=name != "dryrun",
+            filter_capabilities=DRIVERS[name].filter_capabilities(),
+            now=clock.now(),
+        )
         self.stdout.flush()
         from mitigation.runtime.up import Up
 
