@@ -14,7 +14,7 @@ from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
 from mitigation.protocol.scope import Network, ancestor_keys, overlaps_any, range_keys
 from mitigation.rules.parameters import PARAMETERS, BadParameter, read_parameters
-from mitigation.services import escalation, locks
+from mitigation.services import escalation, locks, policies
 from mitigation.services.units import unit_of_work
 
 # Names stand in paths, file names and log lines; LDH and dots with room for people's own separators.
@@ -154,6 +154,8 @@ def _check_parameters(domain: Domain) -> None:
             read_parameters(playbook, domain.playbook_parameters)
         except BadParameter as error:
             raise MalformedRequest(str(error)) from None
+    if "redirect_mask" in domain.playbook_parameters and (taken := policies.mark_taken(domain)):
+        raise MalformedRequest(taken)
 
 
 def _check_never_block(domain: Domain) -> None:

@@ -12,11 +12,14 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from math import ceil
 
+from django.conf import settings
+
 from mitigation.exceptions import OutsidePolicy, Unavailable
 from mitigation.models import Domain, Mitigation
 from mitigation.protocol import targets
 from mitigation.protocol.constants import INDEFINITE_LIFETIME
 from mitigation.protocol.scope import Network, Scope, overlaps_any
+from mitigation.rules.parameters import BadParameter, read_parameters
 
 MINUTE = timedelta(minutes=1)
 QUOTA_RETRY = 60  # seconds after which a place may be free
@@ -26,6 +29,8 @@ def check(domain: Domain, scope: Scope, playbook: str) -> None:
     """Raises OutsidePolicy, naming the first thing that the domain may not ask for; aliases are expanded in `scope`."""
     if domain.allowed_playbooks and playbook not in domain.allowed_playbooks:
         raise OutsidePolicy(f"this domain's policy does not allow the playbook {playbook}")
+    if playbook == "redirect" and (taken := mark_taken(domain)):
+        raise OutsidePolicy(taken)
     number = len(scope.target_prefix) + len(scope.target_fqdn) + len(scope.target_uri)
     if domain.maximum_targets and number > domain.maximum_targets:
         raise OutsidePolicy(f"{number} targets in one request; this domain's policy allows {domain.maximum_targets}")
@@ -35,6 +40,17 @@ def check(domain: Domain, scope: Scope, playbook: str) -> None:
             raise OutsidePolicy(f"{network} is wider than the /{widest} that this domain's policy allows")
         if never_blocks(domain, network):
             raise OutsidePolicy(f"{network} touches the domain's never-block list")
+
+
+def mark_taken(domain: Domain) -> str:
+    """Why the domain's redirections may not use their part of the packet mark; empty where they may."""
+    try:
+        mask = read_parameters("redirect", domain.playbook_parameters)["redirect_mask"]
+    except BadParameter:  # said where its rules are rendered
+        return ""
+    if not mask & settings.DOTS_NFT_MARK:
+        return ""
+    return f"redirect_mask {mask:#x} holds {settings.DOTS_NFT_MARK:#x}, the bit of clients' filters (DOTS_NFT_MARK_BIT)"
 
 
 def never_blocks(domain: Domain, network: Network) -> bool:

@@ -11,10 +11,11 @@ from equipment import Memory
 from requests_and_outcomes import request
 
 from mitigation.drivers.base import Counter
+from mitigation.exceptions import MalformedRequest
 from mitigation.models import Domain, EnforcementPoint, Mitigation, Rule
 from mitigation.protocol.status import Status
 from mitigation.rules.canonical import Kind
-from mitigation.services import enforcement, plans, shadow
+from mitigation.services import domains, enforcement, plans, shadow
 
 Submit = Callable[..., Any]
 Count = Callable[..., None]
@@ -115,3 +116,22 @@ def test_one_domains_bad_parameters_are_its_own_trouble(
 
     assert {one.rule.key.split()[1] for one in driver.rules.values()} == {"203.0.113.7/32"}
     assert next(iter(parameters)) in Mitigation.objects.get(client=cast.alice).problem
+
+
+def test_a_redirection_may_not_use_the_bit_of_filters(
+    cast: Any, submit: Submit, reconcile: Reconcile, driver: Memory, settings: Any, now: datetime
+) -> None:
+    wide: dict[str, Any] = {"redirect_mask": 0x3F000000}
+    with pytest.raises(MalformedRequest, match="holds 0x20000000, the bit of clients' filters"):
+        domains.change_domain("a.example", {"playbook_parameters": wide}, actor="test", now=now)
+
+    use("redirect")
+    submit(cast.alice, request(1))
+    reconcile()
+    assert {one.rule.kind for one in driver.rules.values()} == {Kind.REDIRECT}
+
+    settings.DOTS_NFT_MARK = 1 << 24  # as after a restart with another bit: the default mask holds it
+    use("redirect", redirect_return=["eth9"])
+    reconcile()
+    assert not driver.rules
+    assert "holds 0x1000000" in Mitigation.objects.get().problem
