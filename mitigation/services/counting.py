@@ -21,16 +21,19 @@ from mitigation.services import bulk, escalation, locks
 from mitigation.services.batches import in_batches
 from mitigation.services.escalation import Load, Traffic
 from mitigation.services.evidence import attack_is_over, judge_attack
+from mitigation.services.rows import raw
 from mitigation.services.units import Unit
 
 SAMPLE_SECONDS = 10.0
 RULES_AT_ONCE = 400  # of some fifty mitigations: 20 to 40 ms
 QUIET_AT_ONCE = 100
-ASKED_AT_ONCE = 5_000  # parameters of one query
+ASKED_AT_ONCE = 4_000  # parameters of one query, and rules in memory at a time
 
 Clock = Callable[[], datetime]
 Readings = Mapping[str, Sequence[Counter]]
 Written = dict[str, tuple[str, int]]  # by key, epoch and packets as the row has them
+
+_UNKNOWN = ("", 0)
 
 Asked = TypeVar("Asked")
 
@@ -83,72 +86,99 @@ def count(
     Where the driver gives way, and what it calls raises GaveWay, the rest is left for the next call.
     """
     written = written if written is not None else {}
-    _add(point_id, driver.parting_counters(), written, clock())  # they come once only, so nothing ends this
+    _add(point_id, _by_key(driver.parting_counters()), written, clock(), _to_nobody)  # they come once only
     if only_parting:
         return
-    readings = _add(point_id, driver.counters(), written, clock(), is_whole=True, give_way=driver.give_way)
+    readings, now, give_way = _by_key(driver.counters()), clock(), driver.give_way or _to_nobody
+    owners = _add(point_id, readings, written, now, give_way, is_whole=True)
     for key in written.keys() - readings.keys():
         del written[key]
+
+    def write_quiet(some: Sequence[int], unit: Unit) -> None:
+        give_way()
+        _add_up(dict.fromkeys(some, _Seen()), {}, {pk: {} for pk in some}, unit)
+
+    in_batches(sorted(_quiet(point_id, readings, now) - owners), QUIET_AT_ONCE, write_quiet, now=now)
+
+
+def _by_key(counters: Iterable[Counter]) -> Readings:
+    found: dict[str, list[Counter]] = {}
+    for one in counters:
+        found.setdefault(one.key, []).append(one)
+    return found
 
 
 def _add(
     point_id: int,
-    counters: Iterable[Counter],
+    readings: Readings,
     written: Written,
     now: datetime,
+    give_way: Callable[[], None],
     *,
     is_whole: bool = False,
-    give_way: Callable[[], None] | None = None,
-) -> Readings:
-    readings: dict[str, list[Counter]] = {}
-    for reading in counters:
-        readings.setdefault(reading.key, []).append(reading)
-    if not readings:
-        return readings
-    moved = _moved(point_id, readings, written)
-    samples = _latest_samples(now) if moved else {}
-    loads = _loads(moved) if is_whole and moved and escalation.in_use() else {}
+) -> set[int]:
+    """Returns the mitigations of which something moved."""
+    owners: set[int] = set()
+    loads: dict[int, Load] = {}
+    candidates = _candidates(point_id, readings, written)
+    samples = _latest_samples(now) if candidates else {}
 
     def write(some: Sequence[_Moved], unit: Unit) -> None:
-        if give_way is not None:
-            give_way()
+        give_way()
         _write(some, samples, loads, unit)
 
+    judges = is_whole and bool(candidates) and escalation.in_use()  # by all that a mitigation counted, at once
     try:
-        in_batches(moved, RULES_AT_ONCE, write, now=now)
+        for some in [candidates] if judges else slices(candidates):
+            give_way()
+            moved, same = _moved(some, readings)
+            loads |= _loads(moved) if judges else {}
+            in_batches(moved, RULES_AT_ONCE, write, now=now)
+            written |= {row.key: (row.epoch, row.raw_packets) for row in (*same, *(one.rule for one in moved))}
+            owners |= {owner for one in moved for owner in one.owners}
     except BaseException:
         written.clear()  # how far that went, the rows will tell
         raise
-    written |= {one.rule.key: (one.rule.epoch, one.rule.raw_packets) for one in moved}
-    owners = {owner for one in moved for owner in one.owners}
-    quiet = sorted(_quiet(point_id, readings, now) - owners)
-    loads = {pk: {} for pk in quiet} if is_whole else {}
-    in_batches(quiet, QUIET_AT_ONCE, lambda some, unit: _add_up(dict.fromkeys(some, _Seen()), {}, loads, unit), now=now)
-    return readings
+    return owners
+
+
+def _to_nobody() -> None:
+    """Gives way."""
 
 
 # -- before anything is locked ----------------------------------------------------------------------------------------
 
 
-def _moved(point_id: int, readings: Readings, written: Written) -> list[_Moved]:
-    """Rules of which a counter moved or began anew, those of one mitigation beside each other."""
-    keys = [key for key, some in readings.items() if _differ(some, written.get(key))]
-    candidates = []
+def _candidates(point_id: int, readings: Readings, written: Written) -> list[int]:
+    """Rules of which a counter moved, those of one mitigation beside each other."""
+    keys = [key for key, some in readings.items() if _differ(some, written.get(key, _UNKNOWN))]
+    found = []
     for pk, key, epoch, packets in _rows(point_id, keys, len(readings)):
         written[key] = epoch, packets
         if _differ(readings.get(key, ()), written[key]):
-            candidates.append(pk)
+            found.append(pk)
+    owners: dict[int, int] = {}
+    for some in slices(found):
+        links = RuleOwner.objects.filter(rule__in=some).values_list("rule_id", "mitigation_id")
+        owners |= {rule_id: owner for rule_id, owner in raw(links)}  # noqa: C416  rows are no pairs for mypy
+    return sorted(found, key=lambda pk: owners.get(pk, 0))
+
+
+def _moved(candidates: Sequence[int], readings: Readings) -> tuple[list[_Moved], list[Rule]]:
+    """What each of these rules counted, with its owners, and those that counted nothing after all."""
     moved: dict[int, _Moved] = {}
-    for some in slices(candidates):
-        for rule in Rule.objects.filter(pk__in=some):
-            epoch, (packets, octets) = rule.epoch, take_all(rule, readings[rule.key])
-            if packets or rule.epoch != epoch:
-                moved[rule.pk] = _Moved(rule, packets, octets)
+    same = []
+    rows = Rule.objects.in_bulk(candidates)
+    for rule in (rows[pk] for pk in candidates if pk in rows):
+        epoch, (packets, octets) = rule.epoch, take_all(rule, readings[rule.key])
+        if packets or rule.epoch != epoch:
+            moved[rule.pk] = _Moved(rule, packets, octets)
+        else:
+            same.append(rule)
     for some in slices(list(moved)):
-        links = RuleOwner.objects.filter(rule__in=some).order_by("mitigation_id")
-        for rule_id, owner in links.values_list("rule_id", "mitigation_id"):
+        for rule_id, owner in RuleOwner.objects.filter(rule__in=some).values_list("rule_id", "mitigation_id"):
             moved[rule_id].owners.append(owner)
-    return sorted(moved.values(), key=lambda one: one.owners[:1])
+    return list(moved.values()), same
 
 
 def _loads(moved: Iterable[_Moved]) -> dict[int, Load]:
@@ -164,15 +194,17 @@ def _loads(moved: Iterable[_Moved]) -> dict[int, Load]:
 def _rows(point_id: int, keys: Sequence[str], there_are: int) -> Iterable[tuple[int, str, str, int]]:
     """Of these keys, or of all where that is one question in the place of many."""
     rows = Rule.objects.filter(point_id=point_id).values_list("pk", "key", "epoch", "raw_packets")
-    if len(keys) == there_are:
+    if len(keys) == there_are > ASKED_AT_ONCE:
         yield from rows
         return
     for some in slices(keys):
         yield from rows.filter(key__in=some)
 
 
-def _differ(readings: Sequence[Counter], written: tuple[str, int] | None) -> bool:
-    return any((one.epoch, one.packets) != written for one in readings)
+def _differ(readings: Sequence[Counter], written: tuple[str, int]) -> bool:
+    """A new epoch begins at nothing: until it counts there is nothing to write."""
+    epoch, packets = written
+    return any(one.packets != packets if one.epoch == epoch else one.packets for one in readings)
 
 
 def take_all(rule: Rule | EnforcedAce, readings: Sequence[Counter]) -> tuple[int, int]:
@@ -220,13 +252,16 @@ def _quiet(point_id: int, readings: Readings, now: datetime) -> set[int]:
         for mitigation in found.only(*_LOOKED_AT)
         if mitigation.dropped_packets is None or attack_is_over(mitigation, now) or escalation.is_stepping(mitigation)
     ]
-    return {
+    owners: dict[int, list[int]] = {}
+    for some in slices(quiet):
+        for rule_id, owner in RuleOwner.objects.filter(mitigation__in=some).values_list("rule_id", "mitigation_id"):
+            owners.setdefault(rule_id, []).append(owner)
+    return {  # in two questions: SQLite takes minutes for a join of 80,000 with 10,000
         owner
-        for some in slices(quiet)
-        for owner, key in RuleOwner.objects.filter(rule__point_id=point_id, mitigation__in=some).values_list(
-            "mitigation_id", "rule__key"
-        )
+        for some in slices(list(owners))
+        for rule_id, key in Rule.objects.filter(point_id=point_id, pk__in=some).values_list("pk", "key")
         if key in readings
+        for owner in owners[rule_id]
     }
 
 
