@@ -31,9 +31,18 @@ class StandingFilters:
     """What this process knows of a point's filters from its last look."""
 
     def __init__(self) -> None:
-        self.projector = FilterProjector()
+        self._projector = FilterProjector()
         self.projection: FilterProjection | None = None  # None: all is to be read and written again
         self.counted: dict[str, tuple[str, int]] = {}  # by key, epoch and packets as the rows have them
+
+    def look(self, driver: Driver, *, now: datetime) -> FilterProjection:
+        return self._projector.look(driver, now=now)
+
+    def loses(self, found: FilterProjection) -> bool:
+        """Whether lists that stand are to stand no more, and none is to come."""
+        if self.projection is None:
+            return False
+        return found.lists.keys() < self.projection.lists.keys()
 
     def forget(self) -> None:
         """Somebody else may have been at work."""
@@ -47,14 +56,20 @@ class StandingFilters:
 
 
 def reconcile(
-    point: EnforcementPoint, driver: Driver, standing: StandingFilters, *, clock: Clock, full: bool = True
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: StandingFilters,
+    found: FilterProjection,
+    *,
+    clock: Clock,
+    full: bool = True,
 ) -> str:
     """Make the point hold the filters that should stand; the problem in a sentence if there is one.
 
     Not `full`, and nothing changed since the last look: the equipment is not asked.
     """
     now = clock()
-    before, found = standing.projection, standing.projector.look(driver, now=now)
+    before = standing.projection
     _tell_refusals(before, found)
     if before is not None and not full and found.is_as(before) and _same_deadlines(found, before):
         found.wanted, standing.projection = before.wanted, found
