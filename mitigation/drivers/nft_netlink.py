@@ -20,7 +20,10 @@ from mitigation.exceptions import DriverError
 _NETFILTER = 12  # NETLINK_NETFILTER
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEW_ELEMENTS, _GET_ELEMENTS, _NEW_GENERATION, _GET_GENERATION = (_SUBSYSTEM | number for number in (12, 13, 15, 16))
-_GET_CHAINS, _GET_RULES, _GET_OBJECTS = (_SUBSYSTEM | number for number in (4, 7, 19))
+_GET_CHAINS, _GET_RULES, _GET_SETS, _GET_OBJECTS = (_SUBSYSTEM | number for number in (4, 7, 10, 19))
+_ANONYMOUS, _MAP = 1, 8 | 64  # flags of sets; a map to objects is a map
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+_POLICIES = ("drop", "accept")
 _ERROR, _DONE = 2, 3
 _REQUEST, _DUMP, _INTERRUPTED = 1, 0x300, 16
 _INET = 1  # NFPROTO_INET
@@ -47,6 +50,9 @@ class Element(NamedTuple):
     target: str
     packets: int
     octets: int
+
+
+BaseChain = tuple[str, str, int, str]  # type, hook, priority, policy
 
 
 class NamedCounter(NamedTuple):
@@ -113,15 +119,31 @@ class Netlink:
             raise _failed(error) from error
         return found
 
-    def chains(self, table: str) -> set[str]:
-        """Names of all chains of the table, none if it does not exist."""
-        messages = self._listed(_GET_CHAINS, _text(1, table))
-        return {_named(*message, wanted=3) for message in messages}
+    def chains(self, table: str) -> dict[str, BaseChain | None]:
+        """All chains of the table by name, none if it does not exist."""
+        listed = (_read_chain(*message) for message in self._listed(_GET_CHAINS, _text(1, table)))
+        return {name: base for of, name, base in listed if of == table}  # the kernel lists those of every table
 
-    def rule_comments(self, table: str) -> dict[str, list[str]]:
-        """Of the rules of each chain that has some, in order; empty for a rule without a comment."""
+    def sets(self, table: str) -> dict[str, bool]:
+        """All sets and maps by name; whether it is a map."""
+        found = {}
+        for message in self._listed(_GET_SETS, _text(1, table)):
+            flags = _number(*message, wanted=3)
+            if not flags & _ANONYMOUS:
+                found[_named(*message, wanted=2)] = bool(flags & _MAP)
+        return found
+
+    def limits(self, table: str) -> set[str]:
+        """Names of the named limits of the table."""
+        limit = (4).to_bytes(4, "big")  # the type of object: NFT_OBJECT_LIMIT
+        messages = self._listed(_GET_OBJECTS, _text(1, table), _attribute(3, limit))
+        return {_named(*message, wanted=2) for message in messages}
+
+    def rule_comments(self, table: str, chain: str | None = None) -> dict[str, list[str]]:
+        """Of the rules of each chain that has some, or of one chain, in order; empty for a rule without a comment."""
         found: dict[str, list[str]] = {}
-        for answer, start, end in self._listed(_GET_RULES, _text(1, table)):
+        where = [_text(1, table)] if chain is None else [_text(1, table), _text(2, chain)]
+        for answer, start, end in self._listed(_GET_RULES, *where):
             comment = ""
             for kind, first, last in _attributes(answer, start, end):
                 if kind == 7:
@@ -354,6 +376,25 @@ def _named(answer: bytes, start: int, end: int, *, wanted: int) -> str:
     """The text in the attribute of this type."""
     found = next((span for kind, *span in _attributes(answer, start, end) if kind == wanted), None)
     return answer[slice(*found)].rstrip(b"\0").decode(errors="replace") if found else ""
+
+
+def _number(answer: bytes, start: int, end: int, *, wanted: int) -> int:
+    """The number in the attribute of this type; 0 if there is none."""
+    found = next((span for kind, *span in _attributes(answer, start, end) if kind == wanted), None)
+    return int.from_bytes(answer[slice(*found)], "big", signed=True) if found else 0
+
+
+def _read_chain(answer: bytes, start: int, end: int) -> tuple[str, str, BaseChain | None]:
+    """Its table, its name, and how it is hooked if it is."""
+    base: BaseChain | None = None
+    for kind, first, last in _attributes(answer, start, end):
+        if kind == 4:
+            hook, priority = _number(answer, first, last, wanted=1), _number(answer, first, last, wanted=2)
+            policy = _number(answer, start, end, wanted=5)
+            type_ = _named(answer, start, end, wanted=7)
+            named = _HOOKS[hook] if hook < len(_HOOKS) else str(hook)
+            base = (type_, named, priority, _POLICIES[policy] if policy in (0, 1) else str(policy))
+    return _named(answer, start, end, wanted=1), _named(answer, start, end, wanted=3), base
 
 
 def _read_counter(answer: bytes, start: int, end: int) -> NamedCounter:

@@ -63,7 +63,7 @@ class Parameters:
     """`rate` in packets per second and `burst` in packets hold for one source towards one destination address.
 
     A packet is dropped when any of `buckets` is empty; they are asked in their order. `mark` is set in those bits of a
-    packet's mark that are set in `mask`, but for packets that come in by one of `interfaces`.
+    packet's mark that are set in `mask`. Neither is done to what comes in by one of `interfaces`.
     """
 
     rate: int = 0

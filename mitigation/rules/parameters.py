@@ -238,6 +238,14 @@ _WHOLE_HOST = Parameter(
     "needs the domain's consent",
     _flag,
 )
+_RETURN = Parameter(
+    "redirect_return",
+    (),
+    "interfaces on which a scrubber gives back what it has cleaned: what comes from there is neither redirected again "
+    "nor counted against a rate again",
+    "ours: which one it is, only the operator knows; none is needed where it comes back behind this box",
+    _interfaces,
+)
 _RATELIMIT = (
     Parameter(
         "limit_octets",
@@ -261,6 +269,7 @@ _RATELIMIT = (
         "ours: a tenth of a second, some round trips of an ordinary connection, which sends what it may at once",
         _seconds,
     ),
+    _RETURN,
     _WHOLE_HOST,
 )
 _REDIRECT = (
@@ -279,13 +288,7 @@ _REDIRECT = (
         "for container hosts only; the lowest bits are what people number their own rules with",
         _mark,
     ),
-    Parameter(
-        "redirect_return",
-        (),
-        "interfaces on which the scrubber gives back what it has cleaned: nothing from there is redirected again",
-        "ours: which one it is, only the operator knows; none is needed where it comes back behind this box",
-        _interfaces,
-    ),
+    _RETURN,
 )
 _DISCARD = (_WHOLE_HOST,)
 

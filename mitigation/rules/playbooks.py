@@ -84,7 +84,8 @@ def _ratelimit(scope: Scope, boxes: list[Box], values: Mapping[str, Any]) -> Pla
         return replace(plan, notes=(*plan.notes, "a rate below 1 a second lets nothing through, so all is dropped"))
     name = _digest(scope.part_of or repr(boxes))
     buckets = tuple(_bucket(octets, int(rate), values["limit_burst"], name) for octets, rate in rates)
-    rules = [Rule(Kind.RATE_LIMIT, box, Parameters(buckets=buckets)) for box in boxes]
+    parameters = Parameters(buckets=buckets, interfaces=values["redirect_return"])
+    rules = [Rule(Kind.RATE_LIMIT, box, parameters) for box in boxes]
     return Plan(tuple(rules + [Rule(Kind.PASSED, box) for box in boxes]), _scope_notes(scope))
 
 

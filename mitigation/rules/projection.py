@@ -49,7 +49,10 @@ def _merged(kind: Kind, wishes: set[Parameters]) -> Parameters:
     if len(wishes) == 1:
         return next(iter(wishes))
     if kind is Kind.RATE_LIMIT:
-        return Parameters(buckets=tuple(sorted({bucket for w in wishes for bucket in w.buckets})))
+        return Parameters(
+            buckets=tuple(sorted({bucket for w in wishes for bucket in w.buckets})),
+            interfaces=tuple(sorted(set.intersection(*(set(w.interfaces) for w in wishes)))),
+        )
     if kind is Kind.REDIRECT:
         return min(wishes, key=lambda w: (w.mark, w.mask, w.interfaces))
     if kind in LIMITS:

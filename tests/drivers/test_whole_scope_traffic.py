@@ -6,16 +6,34 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
-from traffic import AFTER, BEFORE, FAMILIES, HOST, NETWORK, Totals, discard, for_a_while, scope, shield, through, to
+from traffic import (
+    AFTER,
+    BEFORE,
+    FAMILIES,
+    HOST,
+    NETWORK,
+    OTHER_SOURCE,
+    SOURCE,
+    Totals,
+    discard,
+    for_a_while,
+    scope,
+    shield,
+    through,
+    to,
+)
 
 from lab.packets import TCP, Receiver, send, total
 from lab.topology import Namespace, Topology
-from mitigation.drivers.base import HealthState
+from mitigation.drivers.base import DesiredFilters, HealthState
 from mitigation.drivers.nftables import NftablesDriver
+from mitigation.protocol.acls import parse_acl
 from mitigation.rules.canonical import Kind, Rule
+from mitigation.rules.filters import FilterSet, filter_list
 from mitigation.rules.playbooks import render
 from mitigation.rules.projection import project
 from mitigation.rules.scope import Scope
@@ -407,3 +425,28 @@ def test_a_one_sided_box_limits_and_redirects_too(lab, make_driver: Callable[...
     totals = Totals(driver)
     assert totals.packets(limits(rules)) == 100 - passed
     assert totals.packets(rule for rule in rules if rule.kind is Kind.REDIRECT) == passed
+
+
+@families
+@pytest.mark.rows("ENF-ACT-009")
+def test_what_a_clients_filter_accepts_enters_no_scrubber_and_counts_against_no_rate(lab, driver, scrubber, family):
+    partner, network = SOURCE[family], ip_network(f"{HOST[family]}")
+    leaf = {f"ipv{family}": {f"source-ipv{family}-network": str(ip_network(partner))}}
+    entry = {"name": "partner", "matches": leaf, "actions": {"forwarding": "accept"}}
+    accepts = filter_list("1//alice", parse_acl({"name": "partners", "aces": {"ace": [entry]}}), (network,))
+    driver.apply_filters([DesiredFilters(FilterSet("d1", (network,), (accepts,)), 600)])
+    rules = ratelimit(scope(HOST[family]), limit_packets=1, limit_burst=10, **BACK)
+    rules += render("redirect", scope(HOST[family]), BACK).rules
+    driver.apply(for_a_while(rules), ())
+
+    with Receiver(scrubber) as diverted:
+        others = (OTHER_SOURCE[family],)
+        _, seen = through(lab, to(HOST[family], count=100), to(HOST[family], sources=others, count=8))
+        scrubbed = diverted.stop()
+
+    assert total(seen, source=partner) == 100
+    assert total(scrubbed, source=partner) == 0
+    assert total(scrubbed, source=others[0], destination=HOST[family]) == 8
+    totals = Totals(driver)
+    assert totals.packets(limits(rules)) == 0
+    assert totals.packets(rule for rule in rules if rule.kind is Kind.REDIRECT) == 8
