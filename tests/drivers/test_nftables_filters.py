@@ -14,7 +14,7 @@ from traffic import HOST, SOURCE, discard, for_a_while, scope, shield, through, 
 
 from lab.packets import UDP, Receiver, finish_sending, start_sending, total
 from mitigation.drivers.base import DesiredFilters
-from mitigation.drivers.nft_filters import conditions
+from mitigation.drivers.nft_filters import FilterTexts, conditions
 from mitigation.exceptions import DriverError
 from mitigation.models import Acl, EnforcedAce, EnforcementPoint
 from mitigation.protocol.acls import parse_acl
@@ -563,3 +563,25 @@ def test_what_was_taken_away_at_once_is_put_back_at_once(lab, driver):
     assert driver.filters_in_force(wanted).keys() == {"d1"}
     _, seen = through(lab, to(HOST[4], destination_port=53, count=5))
     assert total(seen, destination_port=53) == 0
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.rows("DATA-ORD-002", "ENF-GEN-001")
+def test_long_lists_of_sources_hit_the_same_packets_as_short_ones(lab, driver, family):
+    """A segment is skipped for sources it does not name; those at the borders of what it names are not."""
+    name = f"ipv{family}"
+    base = {4: "203.0.113.{}", 6: "2001:db8:bad:a000::{:x}"}[family]
+    length = {4: 31, 6: 127}[family]
+    dropped = [at for at in range(0, 250, 2) if at % 8]  # pairs of addresses, every fourth pair left out
+    entries = [({name: {f"source-{name}-network": f"{base.format(at)}/{length}"}}, "drop") for at in dropped]
+    accepted = ({name: {f"source-{name}-network": f"{base.format(2)}/{length + 1}"}}, "accept")
+    rules = a_list(accepted, *entries, name="sources")
+    assert "saddr !=" in FilterTexts("00000000", 1).chains(desired(rules)[0].filters).below[0].rules[1]
+    driver.apply_filters(desired(rules))
+    assert driver.filters_in_force(desired(rules)).keys() == {"d1"}
+
+    _, seen = through(lab, *(to(HOST[family], sources=(base.format(at),)) for at in range(1, 254)))
+
+    arrived = {one.source for one in seen if one.protocol == UDP}
+    hit = {base.format(at + by) for at in dropped for by in (0, 1)} - {base.format(2)}
+    assert arrived == {base.format(at) for at in range(1, 254)} - hit
