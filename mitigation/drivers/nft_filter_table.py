@@ -201,7 +201,7 @@ def _packed(comment: str) -> bytes:
         return b""
 
 
-def _holds(comments: Mapping[str, list[str]], existing: set[str], chain: Chain) -> bool:
+def _holds(comments: Mapping[str, list[str]], existing: Collection[str], chain: Chain) -> bool:
     return chain.name in existing and comments.get(chain.name, []) == list(chain.comments)
 
 

@@ -20,7 +20,11 @@ from mitigation.exceptions import DriverError
 _NETFILTER = 12  # NETLINK_NETFILTER
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEW_ELEMENTS, _GET_ELEMENTS, _NEW_GENERATION, _GET_GENERATION = (_SUBSYSTEM | number for number in (12, 13, 15, 16))
-_GET_CHAINS, _GET_RULES, _GET_OBJECTS = (_SUBSYSTEM | number for number in (4, 7, 19))
+_GET_TABLES, _GET_CHAINS, _GET_RULES, _GET_SETS, _GET_OBJECTS = (_SUBSYSTEM | number for number in (1, 4, 7, 10, 19))
+_COUNTER, _LIMIT = 1, 4  # types of named objects
+_ANONYMOUS, _MAP = 1, 8  # flags of sets
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+_POLICIES = ("drop", "accept")
 _ERROR, _DONE = 2, 3
 _REQUEST, _DUMP, _INTERRUPTED = 1, 0x300, 16
 _INET = 1  # NFPROTO_INET
@@ -47,6 +51,15 @@ class Element(NamedTuple):
     target: str
     packets: int
     octets: int
+
+
+class BaseChain(NamedTuple):
+    """Where the kernel calls a chain by itself."""
+
+    type: str
+    hook: str
+    priority: int
+    policy: str
 
 
 class NamedCounter(NamedTuple):
@@ -113,10 +126,38 @@ class Netlink:
             raise _failed(error) from error
         return found
 
-    def chains(self, table: str) -> set[str]:
-        """Names of all chains of the table, none if it does not exist."""
+    def has_table(self, table: str) -> bool:
+        return any(_named(*message, wanted=1) == table for message in self._listed(_GET_TABLES))
+
+    def chains(self, table: str) -> dict[str, BaseChain | None]:
+        """All chains of the table by name, none if it does not exist; the kernel lists those of all tables."""
         messages = self._listed(_GET_CHAINS, _text(1, table))
-        return {_named(*message, wanted=3) for message in messages}
+        ours = (message for message in messages if _named(*message, wanted=1) == table)
+        return {_named(*message, wanted=3): _read_base(*message) for message in ours}
+
+    def sets(self, table: str) -> tuple[set[str], set[str]]:
+        """Names of the table's maps and of its sets; those without a name belong to a rule."""
+        maps: set[str] = set()
+        sets: set[str] = set()
+        for message in self._listed(_GET_SETS, _text(1, table)):
+            flags = _number(*message, wanted=3)
+            if _named(*message, wanted=1) == table and not flags & _ANONYMOUS:
+                (maps if flags & _MAP else sets).add(_named(*message, wanted=2))
+        return maps, sets
+
+    def limits(self, table: str) -> set[str]:
+        """Names of the table's limits."""
+        messages = self._listed(_GET_OBJECTS, _text(1, table), _attribute(3, _LIMIT.to_bytes(4, "big")))
+        return {_named(*message, wanted=2) for message in messages if _named(*message, wanted=1) == table}
+
+    def limits_asked(self, table: str) -> dict[str, set[str]]:
+        """By chain, the named limits that its rules ask."""
+        found: dict[str, set[str]] = {}
+        for answer, start, end in self._listed(_GET_RULES, _text(1, table)):
+            if answer.find(b"objref\0", start, end) >= 0:
+                asked = found.setdefault(_named(answer, start, end, wanted=2), set())
+                asked.update(_objects_of(answer, start, end, kind=_LIMIT))
+        return found
 
     def rule_comments(self, table: str) -> dict[str, list[str]]:
         """Of the rules of each chain that has some, in order; empty for a rule without a comment."""
@@ -131,8 +172,7 @@ class Netlink:
 
     def counters(self, table: str) -> list[NamedCounter]:
         """The named counters of the table."""
-        counter = (1).to_bytes(4, "big")  # the type of object: NFT_OBJECT_COUNTER
-        messages = self._listed(_GET_OBJECTS, _text(1, table), _attribute(3, counter))
+        messages = self._listed(_GET_OBJECTS, _text(1, table), _attribute(3, _COUNTER.to_bytes(4, "big")))
         return [_read_counter(*message) for message in messages]
 
     def _listed(self, kind: int, *attributes: bytes) -> list[tuple[bytes, int, int]]:
@@ -354,6 +394,40 @@ def _named(answer: bytes, start: int, end: int, *, wanted: int) -> str:
     """The text in the attribute of this type."""
     found = next((span for kind, *span in _attributes(answer, start, end) if kind == wanted), None)
     return answer[slice(*found)].rstrip(b"\0").decode(errors="replace") if found else ""
+
+
+def _number(answer: bytes, start: int, end: int, *, wanted: int) -> int:
+    """The number in the attribute of this type; 0 where there is none."""
+    found = next((span for kind, *span in _attributes(answer, start, end) if kind == wanted), None)
+    return int.from_bytes(answer[slice(*found)], "big") if found else 0
+
+
+def _read_base(answer: bytes, start: int, end: int) -> BaseChain | None:
+    spans = {kind: (first, last) for kind, first, last in _attributes(answer, start, end)}
+    if 4 not in spans:
+        return None
+    inner = {kind: answer[first:last] for kind, first, last in _attributes(answer, *spans[4])}
+    hook, priority = int.from_bytes(inner[1], "big"), int.from_bytes(inner[2], "big", signed=True)
+    policy = _number(answer, start, end, wanted=5)
+    return BaseChain(
+        _named(answer, start, end, wanted=7),
+        _HOOKS[hook] if hook < len(_HOOKS) else str(hook),
+        priority,
+        _POLICIES[policy] if policy < len(_POLICIES) else str(policy),
+    )
+
+
+def _objects_of(answer: bytes, start: int, end: int, *, kind: int) -> Iterator[str]:
+    """Names of the objects of this kind that a rule refers to."""
+    for what, first, last in _attributes(answer, start, end):
+        if what != 4:  # its expressions
+            continue
+        for _, at, until in _attributes(answer, first, last):
+            if _named(answer, at, until, wanted=1) != "objref":
+                continue
+            for inner, begin, stop in _attributes(answer, at, until):
+                if inner == 2 and _number(answer, begin, stop, wanted=1) == kind:
+                    yield _named(answer, begin, stop, wanted=2)
 
 
 def _read_counter(answer: bytes, start: int, end: int) -> NamedCounter:

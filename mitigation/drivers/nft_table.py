@@ -74,7 +74,8 @@ class NftTable:
     # Reading
 
     def structure(self) -> Structure:
-        return read_structure(self.nft.structure(), self.ruleset.table)
+        self.nft.answer()
+        return read_structure(self.netlink, self.ruleset.table)
 
     def scoped(self, place: Place) -> list[Scoped]:
         return read_scoped(place, self.netlink.elements(self.ruleset.table, self.ruleset.named("scope", place)))
