@@ -16,7 +16,7 @@ help:
 	@echo "make test-postgres  the same on PostgreSQL, in a cluster of its own"
 	@echo "make lint         style and types"
 	@echo "make bench        what the signal channel does in a second; make bench BENCH=--quick in four minutes"
-	@echo "make bench-enforcement  the enforcer with 100, 1,000 and 10,000 mitigations; as root"
+	@echo "make bench-enforcement  the enforcer, and traffic, with up to 10,000 mitigations; as root"
 	@echo "make soak-enforcement   ROUNDS=100 faults, each followed by the rules that were wanted; as root"
 	@echo "make flood        what a client waits for its answers while others flood the server"
 	@echo "make fuzz         a minute of unmeant input for each decoder; make fuzz SECONDS=600 for longer"
@@ -59,6 +59,7 @@ bench: $(DEV_STAMP)
 
 bench-enforcement: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.enforcement
+	$(BIN)/python -m benchmarks.traffic
 
 soak-enforcement: ROUNDS ?= 100
 soak-enforcement: $(DEV_STAMP)

@@ -180,6 +180,10 @@ class Driver(ABC):
         """Totals by key of the rule, and the last totals of those taken away since the previous call."""
         return []
 
+    def parting_filter_counters(self) -> list[Counter]:
+        """The last totals only; here all of them."""
+        return self.filter_counters()
+
     @abstractmethod
     def remove_all(self, *, by_force: bool = False) -> None:
         """Take away everything that is ours, and nothing else; `by_force` also when another process drives it."""

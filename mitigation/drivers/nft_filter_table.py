@@ -16,7 +16,7 @@ from ipaddress import ip_network
 from mitigation.drivers.base import Counter, DesiredFilters
 from mitigation.drivers.nft_filters import FilterChains, FilterTexts
 from mitigation.drivers.nft_netlink import Element, NamedCounter
-from mitigation.drivers.nft_ruleset import Chain
+from mitigation.drivers.nft_ruleset import FILTERS, Chain
 from mitigation.drivers.nft_table import LONGEST_SECONDS, NftTable
 from mitigation.rules.filters import FAMILIES
 from mitigation.rules.scope import Network
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 RENEW_BELOW = 60  # seconds: an element is renewed when its deadline is off by more
 COUNTER = "ace_"
-_WORDS = ("acls_", "acl_", "rate_")
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,9 @@ class NftFilters:
         self._table = table
         self._texts = texts
         self.parting: list[Counter] = []
+        self._known: dict[str, list[str]] = {}  # comments of chains, as they were read
+        self._read_at: tuple[int | None, int] = (None, 0)  # the kernel's generation, and changes of our own until then
+        self._touched: set[str] = set()  # chains of ours that were changed since
 
     # Reading
 
@@ -70,7 +72,11 @@ class NftFilters:
 
     def counters(self) -> list[Counter]:
         """Keys are those of the rules, without what precedes them in the kernel."""
-        found = [*self.parting, *map(_as_counter, self._counters())]
+        return [*self.last_counters(), *map(_as_counter, self._counters())]
+
+    def last_counters(self) -> list[Counter]:
+        """Of what was taken away since this or `counters` was asked."""
+        found = list(self.parting)
         self.parting.clear()
         return found
 
@@ -79,7 +85,18 @@ class NftFilters:
         return [one for one in listed if one.name.startswith(COUNTER)]
 
     def _comments(self) -> dict[str, list[str]]:
-        return self._table.netlink.rule_comments(self._table.ruleset.table)
+        """Read again are only chains of our own that we changed, as long as nobody else changed anything."""
+        netlink, table = self._table.netlink, self._table.ruleset.table
+        now = netlink.generation()
+        then, changes = self._read_at
+        if then is None or now is None or now != (then + self._table.nft.changes - changes) % 2**32:
+            self._read_at = (now, self._table.nft.changes)
+            self._known = netlink.rule_comments(table)
+        else:
+            for chain in self._touched:
+                self._known[chain] = netlink.rule_comments(table, chain).get(chain, [])
+        self._touched.clear()
+        return self._known
 
     def _elements(self, family: int) -> list[Element]:
         """Only where ranges begin: the kernel keeps their ends as elements that lead nowhere."""
@@ -99,23 +116,25 @@ class NftFilters:
         comments = self._comments()
         if not self._is_constant_part_whole(comments):
             self._table.prepare(())
+            self._touched.update(chain.name for chain in self._table.ruleset.filter_hooks)
         chains = {one.filters.key: self._texts.chains(one.filters) for one in desired}
         there = self._make(chains.values(), comments)
         self._switch(desired, chains, comments)
         self._clear_away(chains.values(), there)
 
-    def note(self) -> None:
-        """Keeps the last totals of all there are, before the table goes."""
+    def forget(self) -> None:
+        """The table goes, or much of it: last totals are kept, and nothing that was read holds any more."""
         self.parting.extend(map(_as_counter, self._counters()))
+        self._read_at = (None, 0)
 
     def drop_counters(self) -> None:
-        """All of them, after the chains that used them."""
+        """All of them, after `forget` and after the chains that used them."""
         self._drop_counters({one.name for one in self._counters()})
 
     def _make(self, wanted: Iterable[FilterChains], comments: Mapping[str, list[str]]) -> set[str]:
         """Everything that no packet is led to yet, and again what somebody has changed; the counters there were."""
         ruleset = self._table.ruleset
-        there, existing = {one.name for one in self._counters()}, self._table.netlink.chains(ruleset.table)
+        there, existing = {one.name for one in self._counters()}, self._table.netlink.chains(ruleset.table).keys()
         epoch = secrets.token_hex(4)
         lines: list[str] = []
         for one in wanted:
@@ -123,9 +142,11 @@ class NftFilters:
                 f'add counter inet {ruleset.table} {name} {{ comment "{epoch}" }}\n'
                 for name in sorted(one.counters - there)
             ]
-            lines += [ruleset.create_chain(chain) for chain in one.below if not _holds(comments, existing, chain)]
+            missing = [chain for chain in one.below if not _holds(comments, existing, chain)]
             if one.top.name not in existing:
-                lines.append(ruleset.create_chain(Chain(one.top.name, ())))
+                missing.append(Chain(one.top.name, ()))
+            lines += map(ruleset.create_chain, missing)
+            self._touched.update(chain.name for chain in missing)
         if lines:
             self._table.nft.change("".join(lines))
         return there
@@ -134,11 +155,9 @@ class NftFilters:
         self, desired: Sequence[DesiredFilters], chains: Mapping[str, FilterChains], comments: Mapping[str, list[str]]
     ) -> None:
         ruleset = self._table.ruleset
-        text = "".join(
-            ruleset.create_chain(one.top)
-            for one in chains.values()
-            if comments.get(one.top.name, []) != list(one.top.comments)
-        )
+        tops = [one.top for one in chains.values() if comments.get(one.top.name, []) != list(one.top.comments)]
+        self._touched.update(top.name for top in tops)
+        text = "".join(map(ruleset.create_chain, tops))
         led = [where for one in desired for where in _led(one, chains[one.filters.key])]
         for family in FAMILIES:
             text += self._lead(family, [where for where in led if where.network.version == family])
@@ -172,14 +191,17 @@ class NftFilters:
         ruleset = self._table.ruleset
         needed = {chain.name for one in wanted for chain in one.all}
         existing = self._table.netlink.chains(ruleset.table)
-        ours = {name for name in existing if name.startswith(_WORDS) and name.endswith(f"_{ruleset.version}")}
+        ours = {name for name in existing if name.startswith(FILTERS) and name.endswith(f"_{ruleset.version}")}
         if ours - needed:
+            self._touched.update(ours - needed)
             self._table.nft.change(ruleset.drop(ours - needed, (), ()))
-        self._drop_counters(counters.difference(*(one.counters for one in wanted)))
+        gone = counters.difference(*(one.counters for one in wanted))
+        if gone:
+            self.parting.extend(_as_counter(one) for one in self._counters() if one.name in gone)
+        self._drop_counters(gone)
 
     def _drop_counters(self, names: set[str]) -> None:
         if names:
-            self.parting.extend(_as_counter(one) for one in self._counters() if one.name in names)
             table = self._table.ruleset.table
             self._table.nft.change("".join(f"delete counter inet {table} {name}\n" for name in sorted(names)))
 

@@ -20,9 +20,8 @@ from mitigation.exceptions import DriverError
 _NETFILTER = 12  # NETLINK_NETFILTER
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _NEW_ELEMENTS, _GET_ELEMENTS, _NEW_GENERATION, _GET_GENERATION = (_SUBSYSTEM | number for number in (12, 13, 15, 16))
-_GET_TABLES, _GET_CHAINS, _GET_RULES, _GET_SETS, _GET_OBJECTS = (_SUBSYSTEM | number for number in (1, 4, 7, 10, 19))
-_COUNTER, _LIMIT = 1, 4  # types of named objects
-_ANONYMOUS, _MAP = 1, 8  # flags of sets
+_GET_CHAINS, _GET_RULES, _GET_SETS, _GET_OBJECTS = (_SUBSYSTEM | number for number in (4, 7, 10, 19))
+_ANONYMOUS, _MAP = 1, 8 | 64  # flags of sets; a map to objects is a map
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _POLICIES = ("drop", "accept")
 _ERROR, _DONE = 2, 3
@@ -53,13 +52,7 @@ class Element(NamedTuple):
     octets: int
 
 
-class BaseChain(NamedTuple):
-    """Where the kernel calls a chain by itself."""
-
-    type: str
-    hook: str
-    priority: int
-    policy: str
+BaseChain = tuple[str, str, int, str]  # type, hook, priority, policy
 
 
 class NamedCounter(NamedTuple):
@@ -126,43 +119,31 @@ class Netlink:
             raise _failed(error) from error
         return found
 
-    def has_table(self, table: str) -> bool:
-        return any(_named(*message, wanted=1) == table for message in self._listed(_GET_TABLES))
-
     def chains(self, table: str) -> dict[str, BaseChain | None]:
-        """All chains of the table by name, none if it does not exist; the kernel lists those of all tables."""
-        messages = self._listed(_GET_CHAINS, _text(1, table))
-        ours = (message for message in messages if _named(*message, wanted=1) == table)
-        return {_named(*message, wanted=3): _read_base(*message) for message in ours}
+        """All chains of the table by name, none if it does not exist."""
+        listed = (_read_chain(*message) for message in self._listed(_GET_CHAINS, _text(1, table)))
+        return {name: base for of, name, base in listed if of == table}  # the kernel lists those of every table
 
-    def sets(self, table: str) -> tuple[set[str], set[str]]:
-        """Names of the table's maps and of its sets; those without a name belong to a rule."""
-        maps: set[str] = set()
-        sets: set[str] = set()
+    def sets(self, table: str) -> dict[str, bool]:
+        """All sets and maps by name; whether it is a map."""
+        found = {}
         for message in self._listed(_GET_SETS, _text(1, table)):
             flags = _number(*message, wanted=3)
-            if _named(*message, wanted=1) == table and not flags & _ANONYMOUS:
-                (maps if flags & _MAP else sets).add(_named(*message, wanted=2))
-        return maps, sets
-
-    def limits(self, table: str) -> set[str]:
-        """Names of the table's limits."""
-        messages = self._listed(_GET_OBJECTS, _text(1, table), _attribute(3, _LIMIT.to_bytes(4, "big")))
-        return {_named(*message, wanted=2) for message in messages if _named(*message, wanted=1) == table}
-
-    def limits_asked(self, table: str) -> dict[str, set[str]]:
-        """By chain, the named limits that its rules ask."""
-        found: dict[str, set[str]] = {}
-        for answer, start, end in self._listed(_GET_RULES, _text(1, table)):
-            if answer.find(b"objref\0", start, end) >= 0:
-                asked = found.setdefault(_named(answer, start, end, wanted=2), set())
-                asked.update(_objects_of(answer, start, end, kind=_LIMIT))
+            if not flags & _ANONYMOUS:
+                found[_named(*message, wanted=2)] = bool(flags & _MAP)
         return found
 
-    def rule_comments(self, table: str) -> dict[str, list[str]]:
-        """Of the rules of each chain that has some, in order; empty for a rule without a comment."""
+    def limits(self, table: str) -> set[str]:
+        """Names of the named limits of the table."""
+        limit = (4).to_bytes(4, "big")  # the type of object: NFT_OBJECT_LIMIT
+        messages = self._listed(_GET_OBJECTS, _text(1, table), _attribute(3, limit))
+        return {_named(*message, wanted=2) for message in messages}
+
+    def rule_comments(self, table: str, chain: str | None = None) -> dict[str, list[str]]:
+        """Of the rules of each chain that has some, or of one chain, in order; empty for a rule without a comment."""
         found: dict[str, list[str]] = {}
-        for answer, start, end in self._listed(_GET_RULES, _text(1, table)):
+        where = [_text(1, table)] if chain is None else [_text(1, table), _text(2, chain)]
+        for answer, start, end in self._listed(_GET_RULES, *where):
             comment = ""
             for kind, first, last in _attributes(answer, start, end):
                 if kind == 7:
@@ -172,7 +153,8 @@ class Netlink:
 
     def counters(self, table: str) -> list[NamedCounter]:
         """The named counters of the table."""
-        messages = self._listed(_GET_OBJECTS, _text(1, table), _attribute(3, _COUNTER.to_bytes(4, "big")))
+        counter = (1).to_bytes(4, "big")  # the type of object: NFT_OBJECT_COUNTER
+        messages = self._listed(_GET_OBJECTS, _text(1, table), _attribute(3, counter))
         return [_read_counter(*message) for message in messages]
 
     def _listed(self, kind: int, *attributes: bytes) -> list[tuple[bytes, int, int]]:
@@ -397,37 +379,22 @@ def _named(answer: bytes, start: int, end: int, *, wanted: int) -> str:
 
 
 def _number(answer: bytes, start: int, end: int, *, wanted: int) -> int:
-    """The number in the attribute of this type; 0 where there is none."""
+    """The number in the attribute of this type; 0 if there is none."""
     found = next((span for kind, *span in _attributes(answer, start, end) if kind == wanted), None)
-    return int.from_bytes(answer[slice(*found)], "big") if found else 0
+    return int.from_bytes(answer[slice(*found)], "big", signed=True) if found else 0
 
 
-def _read_base(answer: bytes, start: int, end: int) -> BaseChain | None:
-    spans = {kind: (first, last) for kind, first, last in _attributes(answer, start, end)}
-    if 4 not in spans:
-        return None
-    inner = {kind: answer[first:last] for kind, first, last in _attributes(answer, *spans[4])}
-    hook, priority = int.from_bytes(inner[1], "big"), int.from_bytes(inner[2], "big", signed=True)
-    policy = _number(answer, start, end, wanted=5)
-    return BaseChain(
-        _named(answer, start, end, wanted=7),
-        _HOOKS[hook] if hook < len(_HOOKS) else str(hook),
-        priority,
-        _POLICIES[policy] if policy < len(_POLICIES) else str(policy),
-    )
-
-
-def _objects_of(answer: bytes, start: int, end: int, *, kind: int) -> Iterator[str]:
-    """Names of the objects of this kind that a rule refers to."""
-    for what, first, last in _attributes(answer, start, end):
-        if what != 4:  # its expressions
-            continue
-        for _, at, until in _attributes(answer, first, last):
-            if _named(answer, at, until, wanted=1) != "objref":
-                continue
-            for inner, begin, stop in _attributes(answer, at, until):
-                if inner == 2 and _number(answer, begin, stop, wanted=1) == kind:
-                    yield _named(answer, begin, stop, wanted=2)
+def _read_chain(answer: bytes, start: int, end: int) -> tuple[str, str, BaseChain | None]:
+    """Its table, its name, and how it is hooked if it is."""
+    base: BaseChain | None = None
+    for kind, first, last in _attributes(answer, start, end):
+        if kind == 4:
+            hook, priority = _number(answer, first, last, wanted=1), _number(answer, first, last, wanted=2)
+            policy = _number(answer, start, end, wanted=5)
+            type_ = _named(answer, start, end, wanted=7)
+            named = _HOOKS[hook] if hook < len(_HOOKS) else str(hook)
+            base = (type_, named, priority, _POLICIES[policy] if policy in (0, 1) else str(policy))
+    return _named(answer, start, end, wanted=1), _named(answer, start, end, wanted=3), base
 
 
 def _read_counter(answer: bytes, start: int, end: int) -> NamedCounter:

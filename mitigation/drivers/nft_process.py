@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from mitigation.exceptions import DriverError
 
@@ -47,9 +49,12 @@ class Nft:
         self._run("-f", "-", text=text)
         self.changes += 1
 
-    def answer(self) -> None:
-        """Whether the program runs at all, asked before it is needed: reading goes without it."""
-        self._run("--version")
+    def structure(self) -> list[dict[str, Any]]:
+        """All inet tables without the elements of their sets.
+
+        It has to be the ruleset: nft 1.0.6 lists one table or chain only after fetching every element of every set.
+        """
+        return self._json("-j", "-t", "list", "ruleset", "inet")
 
     def namespace_inode(self) -> int:
         path = Path("/proc/self/ns/net") if self.netns is None else Path("/run/netns") / self.netns
@@ -57,6 +62,14 @@ class Nft:
             return path.stat().st_ino
         except OSError as error:
             raise DriverError(f"the network namespace cannot be found: {error.strerror}") from error
+
+    def _json(self, *arguments: str) -> list[dict[str, Any]]:
+        answer = self._run(*arguments)
+        try:
+            listed: list[dict[str, Any]] = json.loads(answer)["nftables"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DriverError("nft answered something that is not its JSON") from error
+        return listed
 
     def _run(self, *arguments: str, text: str | None = None) -> str:
         timeout = self.timeout + len(text or "") / CHARACTERS_A_SECOND

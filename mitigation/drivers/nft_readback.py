@@ -1,16 +1,13 @@
-"""What is really in the kernel, read by netlink into values of ours."""
+"""What is really in the kernel, read into values of ours: the structure as nft's JSON has it, elements by netlink."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mitigation.drivers.nft_netlink import BaseChain, Element, Netlink
-from mitigation.drivers.nft_ruleset import Chain, Place, Ruleset, number_of_parts, unpacked, version_of
-from mitigation.exceptions import DriverError
-
-_TRIES = 20
+from mitigation.drivers.nft_ruleset import FILTERS, Chain, Place, Ruleset, number_of_parts, unpacked, version_of
 
 
 @dataclass
@@ -19,7 +16,7 @@ class Structure:
 
     exists: bool = False
     chains: dict[str, BaseChain | None] = field(default_factory=dict)
-    comments: dict[str, list[str]] = field(default_factory=dict)  # of the rules of each chain, in order
+    comments: dict[str, list[str | None]] = field(default_factory=dict)  # of the rules of each chain, in order
     maps: set[str] = field(default_factory=set)
     sets: set[str] = field(default_factory=set)
     limits: set[str] = field(default_factory=set)
@@ -43,7 +40,7 @@ class Structure:
 
     def holds_some(self, name: str) -> bool:
         """The chain is as it was made, whatever it was made of."""
-        comments = [comment.rpartition(" ")[2] for comment in self.comments.get(name, [])]
+        comments = [(comment or "").rpartition(" ")[2] for comment in self.comments.get(name, [])]
         return bool(comments) and comments == [f"{at}/{len(comments)}" for at in range(1, len(comments) + 1)]
 
     def is_whole(self, ruleset: Ruleset) -> bool:
@@ -53,38 +50,50 @@ class Structure:
 
     def _hooked(self, chain: Chain, ruleset: Ruleset) -> bool:
         hooks: dict[str, BaseChain] = {
-            ruleset.named(stage): BaseChain("filter", "prerouting", priority, "accept")
+            ruleset.named(stage): ("filter", "prerouting", priority, "accept")
             for stage, priority in ruleset.hooks.items()
         }
         return self.chains[chain.name] == hooks.get(chain.name)
 
 
-def read_structure(netlink: Netlink, table: str) -> Structure:
-    """Raises DriverError. Nothing of the table changes while it is read, or it is read again."""
-    for _ in range(_TRIES):
-        before = netlink.generation()
-        found = _read(netlink, table)
-        if netlink.generation() == before:
-            return found
-    raise DriverError("the kernel's rules change faster than they can be read")
+def read_structure(listed: Iterable[dict[str, Any]], table: str) -> Structure:
+    found = Structure()
+    for item in listed:
+        ((what, value),) = item.items()
+        if what == "table" and value["name"] == table:
+            found.exists = True
+        if what not in ("chain", "map", "set", "limit", "rule") or value.get("table") != table:
+            continue
+        if what == "rule":
+            found.comments.setdefault(value["chain"], []).append(value.get("comment"))
+            asked = {part["limit"] for part in value.get("expr", ()) if isinstance(part.get("limit"), str)}
+            found.limits_of.setdefault(value["chain"], set()).update(asked)
+        elif what == "chain":
+            found.comments.setdefault(value["name"], [])
+            is_base = "hook" in value
+            found.chains[value["name"]] = (
+                (value["type"], value["hook"], value["prio"], value["policy"]) if is_base else None
+            )
+        else:
+            {"map": found.maps, "set": found.sets, "limit": found.limits}[what].add(value["name"])
+    return found
 
 
-def _read(netlink: Netlink, table: str) -> Structure:
-    if not netlink.has_table(table):
-        return Structure()
-    chains = netlink.chains(table)
-    maps, sets = netlink.sets(table)
-    comments: dict[str, list[str]] = {name: [] for name in chains}
-    comments.update(netlink.rule_comments(table))
-    return Structure(
-        exists=True,
-        chains=dict(chains),
-        comments=comments,
-        maps=maps,
-        sets=sets,
-        limits=netlink.limits(table),
-        limits_of=netlink.limits_asked(table),
-    )
+def read_quickly(netlink: Netlink, table: str) -> Structure:
+    """The same by netlink, without what each chain asks and without the rules of clients' filters.
+
+    nft takes a second to list 10,000 of these, and here nobody looks at them.
+    """
+    found = Structure(chains=netlink.chains(table))
+    for name in found.chains:
+        is_filter = name.startswith(FILTERS)
+        comments = [] if is_filter else netlink.rule_comments(table, name).get(name, [])
+        found.comments[name] = [comment or None for comment in comments]
+    for name, is_map in netlink.sets(table).items():
+        (found.maps if is_map else found.sets).add(name)
+    found.limits = netlink.limits(table)
+    found.exists = bool(found.names)
+    return found
 
 
 class Scoped(NamedTuple):

@@ -38,6 +38,7 @@ FAMILIES: tuple[Family, ...] = (4, 6)
 STAGES: dict[str, int] = {"drops": -450, "limits": -140, "passed": -130}
 # Clients' filters come before all of these, and take their mark off again after them (nft_filters.py).
 FILTER_HOOKS: dict[str, int] = {"filters": -460, "unmark": -129}
+FILTERS = ("acls_", "acl_", "rate_")  # how the names of chains begin that hold them
 MARK = 0x2000_0000  # the bit of the packet mark that is ours, unless a setting says otherwise
 CHUNK = 1000  # elements per command, so that an error message stays readable
 

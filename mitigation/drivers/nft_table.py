@@ -19,7 +19,15 @@ from functools import lru_cache
 from mitigation.drivers.base import Counter, Desired
 from mitigation.drivers.nft_netlink import Element, Netlink
 from mitigation.drivers.nft_process import Nft, NftFailed
-from mitigation.drivers.nft_readback import Counted, Scoped, Structure, read_counted, read_scoped, read_structure
+from mitigation.drivers.nft_readback import (
+    Counted,
+    Scoped,
+    Structure,
+    read_counted,
+    read_quickly,
+    read_scoped,
+    read_structure,
+)
 from mitigation.drivers.nft_ruleset import Part, Place, Ruleset, number_of_parts, parts, version_of
 from mitigation.exceptions import DriverError
 from mitigation.rules.boxes import Box
@@ -74,8 +82,10 @@ class NftTable:
     # Reading
 
     def structure(self) -> Structure:
-        self.nft.answer()
-        return read_structure(self.netlink, self.ruleset.table)
+        return read_structure(self.nft.structure(), self.ruleset.table)
+
+    def quick_structure(self) -> Structure:
+        return read_quickly(self.netlink, self.ruleset.table)
 
     def scoped(self, place: Place) -> list[Scoped]:
         return read_scoped(place, self.netlink.elements(self.ruleset.table, self.ruleset.named("scope", place)))
@@ -110,7 +120,7 @@ class NftTable:
 
     def prepare(self, add: Collection[Desired]) -> Structure:
         """Makes or repairs whatever the elements rely on; returns what was there before."""
-        structure = self.structure()
+        structure = self.quick_structure()
         if structure.foreign and not structure.versions:
             raise DriverError(
                 f"table inet {self.ruleset.table} exists and is not ours: rename it, or set DOTS_NFT_TABLE",

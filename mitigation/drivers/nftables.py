@@ -156,7 +156,7 @@ class NftablesDriver(Driver):
 
     def installed_among(self, keys: Collection[str]) -> dict[str, Installed] | None:
         self._own()
-        structure = self._table.structure()
+        structure = self._table.quick_structure()
         if not structure.is_whole(self._ruleset):
             return None
         in_force = _in_force(structure, self._table.inventory_of(keys))
@@ -214,6 +214,9 @@ class NftablesDriver(Driver):
         self._own()
         return self._filters.counters()
 
+    def parting_filter_counters(self) -> list[Counter]:
+        return self._filters.last_counters()
+
     # What it does
 
     def apply(self, add: Sequence[Desired], remove: Collection[str]) -> None:
@@ -240,8 +243,9 @@ class NftablesDriver(Driver):
         if not by_force:
             self._own()
         structure = self._table.structure()
+        if structure.versions:
+            self._filters.forget()
         if structure.versions == {self._ruleset.version} and not structure.foreign:
-            self._filters.note()
             self._table.drop_table()
         else:
             self._table.drop_versions(structure.versions)

@@ -51,7 +51,7 @@ class FilterRule:
         """All that it matches."""
         return self.forwarding is Forwarding.DROP or self.rate == 0
 
-    @property
+    @cached_property
     def text(self) -> str:
         """One line for an operator."""
         return " ".join([self._action(), *self._conditions()])

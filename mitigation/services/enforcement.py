@@ -17,6 +17,7 @@ from mitigation.services.batches import in_batches
 from mitigation.services.counting import Clock, Written, count
 from mitigation.services.evidence import Evidence, advance
 from mitigation.services.filter_enforcement import StandingFilters
+from mitigation.services.filter_projection import FilterProjection
 from mitigation.services.projection import Projection, Projector, Wanted
 from mitigation.services.rows import aware, raw
 from mitigation.services.units import Unit
@@ -87,9 +88,14 @@ def reconcile(
     projection = _project(standing.projector, now=clock(), most_rules=most_rules)
     moved, changed = standing.projector.take_changes()
     is_known, standing.is_known = standing.is_known and point.enforces, False
-    # First, so that what a filter accepts is let through before anything new is dropped.
-    unfiltered = filter_enforcement.reconcile(point, driver, standing.filters, clock=clock, full=full or thorough)
-    settled = None if unfiltered else seen
+    filters = standing.filters.look(driver, now=clock())
+    is_last = standing.filters.loses(filters)
+    # What a filter accepts is let through before anything new is dropped, and no more only after that.
+    if is_last:
+        settled = None
+    else:
+        unfiltered = _filter(point, driver, standing, filters, clock=clock, full=full or thorough)
+        settled = None if unfiltered else seen
     followed = is_known and not thorough and len(moved) <= FEW
     if followed and (moved or changed or not full):
         followed = _follow(point, driver, standing, projection, moved, changed, holder=holder, clock=clock)
@@ -101,7 +107,17 @@ def reconcile(
         with driver.giving_way(points.more_wanted(point_id, seen) if followed and gives_way else None):
             _look_at_all(point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough)
         _done(point, settled if standing.is_known or not point.enforces else None, now=clock())
+    if is_last:
+        unfiltered = _filter(point, driver, standing, filters, clock=clock, full=full or thorough)
+        is_done = (standing.is_known or not point.enforces) and not unfiltered
+        _done(point, seen if is_done else None, now=clock())
     return True
+
+
+def _filter(
+    point: EnforcementPoint, driver: Driver, standing: Standing, found: FilterProjection, *, clock: Clock, full: bool
+) -> str:
+    return filter_enforcement.reconcile(point, driver, standing.filters, found, clock=clock, full=full)
 
 
 def _done(point: EnforcementPoint, seen: int | None, *, now: datetime) -> None:

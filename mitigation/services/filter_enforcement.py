@@ -31,9 +31,18 @@ class StandingFilters:
     """What this process knows of a point's filters from its last look."""
 
     def __init__(self) -> None:
-        self.projector = FilterProjector()
+        self._projector = FilterProjector()
         self.projection: FilterProjection | None = None  # None: all is to be read and written again
         self.counted: dict[str, tuple[str, int]] = {}  # by key, epoch and packets as the rows have them
+
+    def look(self, driver: Driver, *, now: datetime) -> FilterProjection:
+        return self._projector.look(driver, now=now)
+
+    def loses(self, found: FilterProjection) -> bool:
+        """Whether lists that stand are to stand no more, and none is to come."""
+        if self.projection is None:
+            return False
+        return found.lists.keys() < self.projection.lists.keys()
 
     def forget(self) -> None:
         """Somebody else may have been at work."""
@@ -47,14 +56,20 @@ class StandingFilters:
 
 
 def reconcile(
-    point: EnforcementPoint, driver: Driver, standing: StandingFilters, *, clock: Clock, full: bool = True
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: StandingFilters,
+    found: FilterProjection,
+    *,
+    clock: Clock,
+    full: bool = True,
 ) -> str:
     """Make the point hold the filters that should stand; the problem in a sentence if there is one.
 
     Not `full`, and nothing changed since the last look: the equipment is not asked.
     """
     now = clock()
-    before, found = standing.projection, standing.projector.look(driver, now=now)
+    before = standing.projection
     _tell_refusals(before, found)
     if before is not None and not full and found.is_as(before) and _same_deadlines(found, before):
         found.wanted, standing.projection = before.wanted, found
@@ -108,7 +123,7 @@ def _bring_about(
     if before is not None and found.is_as(before) and _all_stand(desired, driver.filters_in_force(desired)):
         return ""
     driver.apply_filters(desired)
-    _count(point.pk, driver.filter_counters(), standing, now=now)  # last totals, while their rows are there
+    _count(point.pk, driver.parting_filter_counters(), standing, now=now)  # while their rows are there
     if _all_stand(desired, driver.filters_in_force(desired)):
         return ""
     return f"filters that were installed are not in force at {point.name}"
@@ -144,26 +159,29 @@ def _write(point: EnforcementPoint, found: FilterProjection, *, now: datetime) -
     """Rows of entries as they stand; a list that does not stand now keeps its rows, for what they counted."""
     in_force = _State.INSTALLED if point.enforces else _State.RENDERED
     wanted = dict(_entries(found.lists, in_force)) | dict(_entries(found.shadow, _State.RENDERED))
-    fresh: list[EnforcedAce] = []
-    changed: list[EnforcedAce] = []
     gone: list[int] = []
+    stale: list[int] = []
     known = set()
-    for row in EnforcedAce.objects.filter(point=point).only("acl_id", "ace", *_PROOF):
-        place = (row.acl_id, row.ace)
-        known.add(place)
-        if place in wanted:
-            if _prove(row, *wanted[place], now=now):
-                changed.append(row)
-        elif row.acl_id in found.lists or row.acl_id in found.shadow:
-            gone.append(row.pk)
-        elif row.state != _State.IDLE:
-            row.state, row.installed_at = _State.IDLE, None
-            changed.append(row)
-    for place, (rule, state) in wanted.items():
-        if place not in known:
-            row = EnforcedAce(point=point, acl_id=place[0], ace=place[1], since=now)
-            _prove(row, rule, state, now=now)
-            fresh.append(row)
+    rows = EnforcedAce.objects.filter(point=point)
+    for pk, acl_id, ace, *proof in rows.values_list("pk", "acl_id", "ace", "key", "text", "state"):
+        known.add((acl_id, ace))
+        if (acl_id, ace) in wanted:
+            if proof != _proof(*wanted[acl_id, ace]):
+                stale.append(pk)
+        elif acl_id in found.lists or acl_id in found.shadow:
+            gone.append(pk)
+        elif proof[-1] != _State.IDLE:
+            stale.append(pk)
+    changed = [row for pks in slices(stale) for row in rows.filter(pk__in=pks)]
+    for row in changed:
+        _prove(row, wanted.get((row.acl_id, row.ace)), now=now)
+    fresh = [
+        EnforcedAce(point=point, acl_id=acl_id, ace=ace, since=now)
+        for acl_id, ace in wanted
+        if (acl_id, ace) not in known
+    ]
+    for row in fresh:
+        _prove(row, wanted[row.acl_id, row.ace], now=now)
     in_batches(gone, ROWS_AT_ONCE, lambda some, _: _delete(some), now=now)
     in_batches(changed, ROWS_AT_ONCE, lambda some, _: bulk.update(some, _PROOF), now=now)
     in_batches(fresh, ROWS_AT_ONCE, _insert, now=now)
@@ -173,16 +191,20 @@ def _entries(lists: Mapping[int, FilterList], state: str) -> Iterable[tuple[tupl
     return (((pk, rule.ace), (rule, state)) for pk, one in lists.items() for rule in one.rules)
 
 
-def _prove(row: EnforcedAce, rule: FilterRule, state: str, *, now: datetime) -> bool:
-    """Set what the reading shows; whether anything changed."""
-    text = rule.text[:500]
-    if (row.key, row.text, row.state) == (rule.key, text, state):
-        return False
-    installed_at = now if state == _State.INSTALLED else None
-    if row.state == state and row.key == rule.key:
-        installed_at = row.installed_at or installed_at
-    row.key, row.text, row.drops, row.state, row.installed_at = rule.key, text, rule.drops, state, installed_at
-    return True
+def _proof(rule: FilterRule, state: str) -> list[str]:
+    return [rule.key, rule.text[:500], state]
+
+
+def _prove(row: EnforcedAce, wanted: tuple[FilterRule, str] | None, *, now: datetime) -> None:
+    """Set what the reading shows; None: its list does not stand."""
+    was = row.state
+    if wanted is None:
+        row.state = _State.IDLE
+    else:
+        row.key, row.text, row.state = _proof(*wanted)
+        row.drops = wanted[0].drops
+    if row.state != was or row.installed_at is None:
+        row.installed_at = now if row.state == _State.INSTALLED else None
 
 
 def _insert(rows: Sequence[EnforcedAce], _: Unit) -> None:

@@ -5,6 +5,7 @@ The filters are made by another process on the same database, as the data channe
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -78,6 +79,10 @@ class Filters:
     def let_in(self, name: str, source: str) -> None:
         """This filter accepts a source that attacks what the only mitigation protects."""
         self._console.run(ACCEPT, acl=name, source=source, **self._whose)
+
+    def drop(self, name: str, port: int) -> None:
+        """This filter drops UDP to this port of all the domain."""
+        self._console.run(DROPPING, acl=name, port=port, **self._whose)
 
     def switch(self, name: str, kind: int) -> None:
         """From outside of the signal channel."""
@@ -300,6 +305,61 @@ def test_immediate_and_activate_when_mitigating_act_at_once(
         alice.put(3, ask(("a", DEACTIVATE), target=f"{cast.domain.host6}/128"))
     until(lambda: 17 not in alice.get(1).scope, within=2, what="the filter being off")
     assert filters.kind("a") == DEACTIVATE
+
+
+DROPPING = """
+ace = {"name": "one", "matches": {"ipv4": {}, "udp": {"destination-port-range-or-operator": {"port": port}}},
+       "actions": {"forwarding": "ietf-access-control-list:drop"}}
+Acl.objects.filter(client__name=client, cuid=cuid, name=acl).update(aces=[ace], ace_count=1)
+"""
+
+
+class Service:
+    """Of a protected host on this machine, asked over loopback."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def __enter__(self) -> Service:
+        subprocess.run(["ip", "address", "add", f"{self._address}/32", "dev", "lo"], check=True, timeout=30)
+        self._socket.bind((self._address, 0))
+        self._socket.settimeout(0.1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        subprocess.run(["ip", "address", "del", f"{self._address}/32", "dev", "lo"], check=True, timeout=30)
+
+    @property
+    def port(self) -> int:
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    def is_reached(self) -> bool:
+        self._socket.sendto(b"anybody there", self._socket.getsockname())
+        try:
+            return bool(self._socket.recv(100))
+        except TimeoutError:
+            return False
+
+
+@pytest.mark.flow
+@pytest.mark.rows("SIG-FLT-013", "SIG-FLT-008", "DATA-ACT-007")
+@pytest.mark.parametrize("kind", [WHEN_MITIGATING, IMMEDIATE])
+def test_a_filter_that_a_request_switches_drops_packets_at_once(
+    alice: Peer, cast: Cast, filters: Filters, ask: Callable[..., bytes], kind: int
+) -> None:
+    filters.make("a", DEACTIVATE)
+    with Service(cast.domain.host) as service:
+        filters.drop("a", service.port)
+        assert service.is_reached()
+
+        assert alice.put(1, ask(("a", kind), target=f"{cast.domain.host6}/128")).code == "2.01"
+        until(lambda: not service.is_reached(), within=5, what="the filter dropping")
+
+        assert alice.put(2, ask(("a", DEACTIVATE), target=f"{cast.domain.host6}/128")).code == "2.01"
+        until(service.is_reached, within=5, what="the filter being off")
 
 
 @pytest.mark.rows("SIG-OVL-012", "SIG-OVL-023")

@@ -30,6 +30,7 @@ class Memory(Driver):
         self.readings: list[Counter] = []
         self.applied: list[tuple[int, int]] = []
         self.resyncs = 0
+        self.done: list[str] = []  # in order
         self.filters: dict[str, DesiredFilters] = {}
         self.filter_readings: list[Counter] = []
         self.filters_applied = 0
@@ -52,6 +53,7 @@ class Memory(Driver):
     def apply(self, add: Sequence[Desired], remove: Collection[str]) -> None:
         self._work()
         self.applied.append((len(add), len(remove)))
+        self.done.append("rules come" if add else "rules go")
         for key in remove:
             self.rules.pop(key, None)
         self.rules |= {one.rule.key: one for one in add}
@@ -76,6 +78,7 @@ class Memory(Driver):
     def apply_filters(self, desired: Sequence[DesiredFilters]) -> None:
         self._work()
         self.filters_applied += 1
+        self.done.append(f"{sum(len(one.filters.lists) for one in desired)} lists")
         self.filters = {one.filters.key: one for one in desired}
 
     def filter_counters(self) -> list[Counter]:

@@ -98,6 +98,25 @@ def test_a_list_stands_while_its_own_client_has_a_mitigation(
     assert EnforcedAce.objects.get().state == "idle"
 
 
+@pytest.mark.rows("ENF-ACT-009")
+def test_a_filter_comes_before_what_it_spares_from_and_goes_after(
+    cast: Any, submit: Any, driver: Memory, look: Look, now: datetime
+) -> None:
+    stored(cast.alice, now, kind=MITIGATING)
+    look()
+    driver.done.clear()
+
+    submit(cast.alice, request(1))
+    look()
+    assert driver.done == ["1 lists", "rules come"]
+
+    driver.done.clear()
+    Mitigation.objects.update(status=6, ended_at=now)
+    look()
+    assert driver.done == ["rules go", "0 lists"]
+    assert not EnforcementPoint.objects.get().is_dirty
+
+
 @pytest.mark.rows("DATA-ACT-007", "SIG-FLT-013")
 def test_a_switch_shows_at_the_next_look(cast: Any, driver: Memory, look: Look, now: datetime) -> None:
     stored(cast.alice, now, kind=NEVER)
