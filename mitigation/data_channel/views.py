@@ -23,7 +23,7 @@ from mitigation.data_channel.renderers import MEDIA_TYPE, YangJSONRenderer
 from mitigation.data_channel.throttling import PerClient
 from mitigation.models import Client
 from mitigation.protocol.edits import NoSuchNode, Place, exists, find, is_set, path_of
-from mitigation.protocol.nodes import CAPABILITIES, DOTS_CLIENT, DOTS_DATA, Node, Shape, container, inherits, leaf
+from mitigation.protocol.nodes import ACL, CAPABILITIES, DOTS_CLIENT, DOTS_DATA, Node, Shape, container, inherits, leaf
 from mitigation.services import datastore, filter_checks, filter_enforcement
 from mitigation.services.datastore import Store, Unregistered
 
@@ -240,7 +240,8 @@ class Data(RestconfView):
             look(before)
 
         try:
-            return datastore.edit(self._client(request).pk, change, check=check, now=timezone.now())
+            only = place[3].key if len(place) > 4 and place[3].node is ACL else None
+            return datastore.edit(self._client(request).pk, change, check=check, only=only, now=timezone.now())
         except NoSuchNode as error:
             raise self._missing(request, error) from None
 

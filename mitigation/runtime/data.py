@@ -54,6 +54,7 @@ def _config(application: str, **more: Any) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=60,  # clients make many requests over one connection, and a handshake costs both ends
         **more,
     )
 

@@ -71,15 +71,29 @@ class _Holding:
 
 
 class Store:
-    """All registrations of one client, as they are now."""
+    """All registrations of one client, as they are now.
 
-    def __init__(self, client: Client, now: datetime) -> None:
+    With `only`, the name of a list of filters, the entries of all others stay in the database, and their trees are
+    stubs: good for a change inside that list, which leaves the others alone.
+    """
+
+    def __init__(self, client: Client, now: datetime, *, only: str | None = None) -> None:
         self.client = client
         self.now = now
+        self._only = only
         self._holdings = {row.cuid: _Holding(row) for row in _registered(client)}
         self._read(Alias.objects.filter(client=client).order_by("name"), "aliases")
-        self._read(Acl.objects.current(now).filter(client=client), "acls")
-        self.tree: dict[str, Any] = {"dots-client": [_client_tree(one) for one in self._holdings.values()]}
+        acls = Acl.objects.current(now).filter(client=client)
+        if only is None:
+            self._read(acls, "acls")
+        else:
+            self._read(acls.defer("aces"), "acls")
+        self.tree: dict[str, Any] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Make the tree from the rows that are here."""
+        self.tree = {"dots-client": [_client_tree(one, self._only) for one in self._holdings.values()]}
 
     def _read(self, rows: Iterable[Alias | Acl], name: str) -> None:
         for row in rows:
@@ -142,8 +156,12 @@ def load(client: Client, *, now: datetime) -> Store:
     return Store(client, now)
 
 
-def edit(client_id: int, change: Change, *, check: Check = lambda store: None, now: datetime) -> Store:
+def edit(
+    client_id: int, change: Change, *, check: Check = lambda store: None, only: str | None = None, now: datetime
+) -> Store:
     """Change the client's tree; `check` may refuse after the rows are locked. Returns what stands afterwards.
+
+    `only`: the list of filters inside which the change is, if it is; see Store.
 
     Raises what `change` and `check` raise, TreeFault, Taken for another client's cuid or a filter that contradicts
     another client's, OverQuota, and Unavailable while a filter that works at once could not be put in force.
@@ -151,11 +169,11 @@ def edit(client_id: int, change: Change, *, check: Check = lambda store: None, n
     with unit_of_work(now) as unit:
         locks.domains_of_clients([client_id])
         client = Client.objects.select_related("domain").get(pk=client_id)
-        store = Store(client, now)
+        store = Store(client, now, only=only)
         check(store)
         _Writer(store, unit).write(change(store.tree))
-        unit.flush()
-        return Store(client, now)
+        store.refresh()
+        return store
 
 
 class _Writer:
@@ -277,20 +295,22 @@ class _Writer:
         if len(aces) > MAXIMUM_ACES:
             path = (*above, entry("acl", "name", str(tree["name"])), "aces")
             raise OverQuota(path, f"a list has at most {MAXIMUM_ACES:,} entries; make several lists")
+        row = holding.acls.get(str(tree["name"]))
+        known = _untouched(row, tree)
         try:
-            acl = parse_acl(tree)
+            acl = parse_acl(_without(tree, known))
         except TreeFault as fault:
             raise TreeFault(fault.tag, (*above, *fault.path), str(fault), app_tag=fault.app_tag) from None
         filter_checks.acl_is_ours(acl, self._allowed, above)
         filter_checks.acl_is_possible(acl, above)
-        row = holding.acls.get(acl.name)
         if row is None:
             row = Acl(client=self._client, cdid=holding.row.cdid, cuid=holding.row.cuid, name=acl.name)
             row.created_at = now
         before = _stored(row) if row.pk else None
         row.acl_type = str(acl.type or "")
         row.activation_type, row.activation_is_set = acl.activation, acl.activation_type is not None
-        row.aces = [ace_json(ace) for ace in acl.aces]
+        judged = {ace.name: ace_json(ace) for ace in acl.aces}
+        row.aces = [judged.get(one["name"], one) for one in aces]
         row.ace_count, row.position = len(row.aces), position
         row.refreshed_at, row.expires_at = now, now + LIFETIME
         after = _stored(row)
@@ -343,14 +363,15 @@ def _is_over(row: Alias | Acl, now: datetime) -> bool:
     return isinstance(row, Alias) and row.expires_at is not None and row.expires_at <= now
 
 
-def _client_tree(holding: _Holding) -> dict[str, Any]:
+def _client_tree(holding: _Holding, only: str | None) -> dict[str, Any]:
     tree: dict[str, Any] = {"cuid": holding.row.cuid}
     if holding.row.cdid:
         tree["cdid"] = holding.row.cdid
     if holding.aliases:
         tree["aliases"] = {"alias": [_alias_tree(row) for row in holding.aliases.values()]}
     if holding.acls:
-        tree["acls"] = {"acl": [_stored(row) for row in holding.acls.values()]}
+        rows = holding.acls.values()
+        tree["acls"] = {"acl": [_stored(row) if only in (None, row.name) else {"name": row.name} for row in rows]}
     return tree
 
 
@@ -366,6 +387,28 @@ def _stored(row: Acl) -> dict[str, Any]:
         tree["activation-type"] = _WORDS[ActivationType(row.activation_type)]
     tree["aces"] = {"ace": row.aces}
     return tree
+
+
+def _untouched(row: Acl | None, tree: Tree) -> set[str]:
+    """Entries of a stored list that a change left as they are, by name; none where what all depend on changed.
+
+    One entry that tells the family is always judged again, as the others may be of it.
+    """
+    if row is None or row.pk is None:
+        return set()
+    stored = _stored(row)
+    if any(stored.get(name) != tree.get(name) for name in ("type", "activation-type")):
+        return set()
+    identities = {id(one) for one in row.aces}
+    same = [one for one in tree.get("aces", {}).get("ace", ()) if id(one) in identities]
+    telling = next((one for one in same if {"ipv4", "ipv6"} & set(one.get("matches", {}))), None)
+    return {one["name"] for one in same if one is not telling}
+
+
+def _without(tree: Tree, names: set[str]) -> Tree:
+    if not names:
+        return tree
+    return {**tree, "aces": {"ace": [one for one in tree["aces"]["ace"] if one["name"] not in names]}}
 
 
 def _with_counts(tree: dict[str, Any], counts: Mapping[str, tuple[int, int]]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -89,7 +88,7 @@ def contradicts_nobody(acl: AclValue, client: Client, above: Path, *, now: datet
     Overlapping source, destination and transport, one accepts what the other drops (RFC 8783, section 3.1).
     """
     rows = Acl.objects.current(now).filter(client__domain=client.domain_id).exclude(client=client)
-    for row in rows.only("pk", "name", "changed_at", "refreshed_at", "aces"):
+    for row in rows.only("pk", "name", "changed_at", "refreshed_at"):
         theirs = _aces_of(row)
         for ace in acl.aces:
             if any(_contradict(ace, other) for other in theirs):
@@ -124,26 +123,14 @@ def _path(acl: AclValue, ace: Ace, above: Path) -> Path:
 
 def _aces_of(row: Acl) -> tuple[Ace, ...]:
     """Parsed once for each state of the row: a domain's lists hold thousands of entries."""
-    stamp = row.changed_at or row.refreshed_at
-    return _parsed(row.pk, stamp, _Unhashed(row.aces))
-
-
-class _Unhashed:
-    """Entries that a cache does not compare: the stamp beside them says whether they are the same."""
-
-    def __init__(self, aces: Iterable[dict[str, Any]]) -> None:
-        self.aces = aces
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Unhashed)
+    return _parsed(row.pk, row.changed_at or row.refreshed_at)
 
 
 @lru_cache(maxsize=4_096)
-def _parsed(pk: int, stamp: datetime, aces: _Unhashed) -> tuple[Ace, ...]:
-    return tuple(map(parse_ace, aces.aces))
+def _parsed(pk: int, stamp: datetime) -> tuple[Ace, ...]:
+    """The entries of the row as it is since `stamp`; read from the database only when they are not known."""
+    aces = Acl.objects.filter(pk=pk).values_list("aces", flat=True).first()
+    return tuple(map(parse_ace, aces or ()))
 
 
 def _contradict(one: Ace, other: Ace) -> bool:

@@ -653,3 +653,11 @@ def test_a_change_by_anybody_is_seen_without_reading_everything(lab, tmp_path):
     said = lab.router.run(sys.executable, "-c", ASK_AND_CHANGE, str(tmp_path))
 
     assert said.strip() == str([True, True, True, False, True, False])
+
+
+def test_what_stands_in_other_tables_of_the_same_names_is_not_ours(driver, make_driver):
+    """The kernel lists the chains of all tables, and another instance of the same version names them alike."""
+    make_driver(table="dots_other").resync([])
+
+    assert driver.installed() == {}
+    assert driver.health().sentence == "table inet dots will be made with the first rule"
