@@ -8,7 +8,7 @@ DEV_STAMP := $(VENV)/.requirements-dev
 
 SECONDS ?= 60
 
-.PHONY: run up test test-fast soak-enforcement bench-enforcement test-postgres test-postgres-journeys lint format types bench flood conformance fuzz clean help
+.PHONY: run up test test-fast soak-enforcement bench-enforcement test-postgres test-postgres-journeys lint format types bench bench-data flood conformance fuzz clean help
 
 help:
 	@echo "make run          the whole server with a demo domain, client and login; Ctrl-C stops it"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-postgres  the same on PostgreSQL, in a cluster of its own"
 	@echo "make lint         style and types"
 	@echo "make bench        what the signal channel does in a second; make bench BENCH=--quick in four minutes"
+	@echo "make bench-data     what the data channel does in a second"
 	@echo "make bench-enforcement  the enforcer, and traffic, with up to 10,000 mitigations; as root"
 	@echo "make soak-enforcement   ROUNDS=100 faults, each followed by the rules that were wanted; as root"
 	@echo "make flood        what a client waits for its answers while others flood the server"
@@ -56,6 +57,9 @@ format: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-data: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.data_channel
 
 bench-enforcement: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.enforcement

@@ -12,13 +12,13 @@ from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mitigation.pki.home import Home
-from mitigation.runtime import connections, loops, sockets
+from mitigation.runtime import loops, sockets
 from mitigation.runtime.web import serve
 
 
 async def run(stop: asyncio.Event) -> None:
     """Serve until `stop`."""
-    connections.close_after_each_job()
+    loops.share_processor_with_threads()
     if settings.DOTS_DATA_SOCKET:
         await _behind_proxy(stop, Path(settings.DOTS_DATA_SOCKET))
         return
