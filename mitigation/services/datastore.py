@@ -173,11 +173,38 @@ def edit(
     with unit_of_work(now) as unit:
         locks.domains_of_clients([client_id])
         client = Client.objects.select_related("domain").get(pk=client_id)
+        _let_go(client, unit)
         store = Store(client, now, place)
         check(store)
         _Writer(store, unit).write(change(store.tree))
         store.refresh()
         return store
+
+
+def let_go_of_expired(*, now: datetime) -> None:
+    """Aliases and filters that nobody refreshed (RFC 8783, sections 6.1 and 7.2), of all clients."""
+    over = Acl.objects.filter(expires_at__lte=now).values_list("client_id", flat=True)
+    for client_id in {*over, *Alias.objects.filter(expires_at__lte=now).values_list("client_id", flat=True)}:
+        with unit_of_work(now) as unit:
+            locks.domains_of_clients([client_id])
+            _let_go(Client.objects.get(pk=client_id), unit)
+
+
+def _let_go(client: Client, unit: Unit) -> None:
+    """Their names are free again; what is still enforced because of a running mitigation stays."""
+    aliases = list(Alias.objects.filter(client=client, expires_at__lte=unit.now))
+    current = Acl.objects.current(unit.now).filter(client=client).values_list("pk", flat=True)
+    acls = list(Acl.objects.filter(client=client, expires_at__lte=unit.now).exclude(pk__in=list(current)))
+    gone: list[Alias | Acl] = [*aliases, *acls]
+    for row in gone:
+        kind = "alias" if isinstance(row, Alias) else "acl"
+        subject = f"{kind} {client.pk}/{row.cuid}/{row.name}"
+        unit.audit(door="server", actor="server", action=f"{kind}-expire", subject=subject)
+        row.delete()
+    touched = Cuid.objects.filter(client=client, cuid__in={row.cuid for row in gone})
+    touched.exclude(registered_at=None).update(changed_at=unit.now)
+    if acls:
+        unit.rules_are_stale()
 
 
 class _Writer:
