@@ -12,13 +12,16 @@ from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mitigation.pki.home import Home
-from mitigation.runtime import loops, sockets
+from mitigation.runtime import connections, loops, sockets
 from mitigation.runtime.web import serve
+
+PATIENCE = 4.0  # seconds for the database's lock, then 503: other clients wait behind
 
 
 async def run(stop: asyncio.Event) -> None:
     """Serve until `stop`."""
     loops.share_processor_with_threads()
+    connections.wait_at_most(PATIENCE)
     if settings.DOTS_DATA_SOCKET:
         await _behind_proxy(stop, Path(settings.DOTS_DATA_SOCKET))
         return
