@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from mitigation.exceptions import NotFound
-from mitigation.models import Change, DomainPrefix, EnforcementPoint, Hold, Mitigation
+from mitigation.models import Audit, Change, DomainPrefix, EnforcementPoint, Hold, Mitigation
 from mitigation.rules.boxes import Range, merged_ranges
 from mitigation.rules.playbooks import Plan
 from mitigation.services.units import LONGEST, Unit, unit_of_work
@@ -109,7 +109,8 @@ def surge(
     """Whether too much began within the last minute, and since when: rules that do more than count, or addresses.
 
     `starts`: when each began, and its plan. What started in the same moment is held or let through together.
-    `most_rules` and `most_share` (percent of all domains' addresses) may begin; 0: any number.
+    `most_rules` and `most_share` (percent of all domains' addresses) may begin; 0: any number. What somebody has let
+    through counts no more.
     """
     plans_at: dict[datetime, list[Plan]] = {}
     for start, plan in starts:
@@ -117,7 +118,8 @@ def surge(
             plans_at.setdefault(start, []).append(plan)
     if not plans_at:
         return None
-    moments = sorted(plans_at)
+    lifted = _last_lifted()
+    moments = sorted(moment for moment in plans_at if lifted is None or moment > lifted)
     plans = [plans_at[moment] for moment in moments]
     found = []
     if most_rules and (rules := _too_many_rules(moments, plans, most_rules)):
@@ -127,6 +129,11 @@ def surge(
             share = _too_large_share(family, moments, ranges, most_share)
             found += [share] if share else []
     return min(found, key=lambda one: one.since, default=None)
+
+
+def _last_lifted() -> datetime | None:
+    lifts = Audit.objects.filter(subject="enforcement", action=f"{Hold.Kind.BREAKER}-lift").order_by("-id")
+    return lifts.values_list("at", flat=True).first()
 
 
 def _too_many_rules(moments: Sequence[datetime], plans: Sequence[list[Plan]], most: int) -> Surge | None:
@@ -142,7 +149,7 @@ def _dropped_to(plans: Sequence[list[Plan]]) -> dict[int, list[set[Range]]]:
     """By family, for each of these: which addresses something is dropped or limited to, as numbers of `UNITS`."""
     found: dict[int, list[set[Range]]] = {family: [set() for _ in plans] for family in UNITS}
     for number, some in enumerate(plans):
-        for box in {rule.box for plan in some for rule in plan.rules if rule.drops}:
+        for box in (rule.box for plan in some for rule in plan.rules if rule.drops):
             below = UNITS[box.family][0]
             found[box.family][number].add((box.first_address >> below, box.last_address >> below))
     return found

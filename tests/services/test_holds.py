@@ -161,6 +161,27 @@ def test_the_breaker_opens_when_most_addresses_would_be_dropped_to(
     assert not Hold.objects.exists()
 
 
+@pytest.mark.parametrize("limit", [{"most_rules": 10}, {"most_share": 39}])
+def test_what_somebody_let_through_does_not_open_it_again(
+    cast: Any, wide: Any, submit: Submit, look: Callable[..., None], now: datetime, limit: dict[str, int]
+) -> None:
+    granted(submit(wide, for_wanda(1, "10.1.0.0/23")))
+    granted(submit(wide, for_wanda(2, "10.1.2.0/24")))
+    look(after=1, **limit)
+    assert Hold.objects.exists()
+
+    holds.lift(Hold.Kind.BREAKER, actor="op", now=now + timedelta(seconds=2))
+    look(after=3, **limit)
+    assert not Hold.objects.exists()
+    assert {status for status, _ in shown().values()} == {Status.MITIGATED}
+
+    after = now + timedelta(seconds=4)
+    granted(submit(wide, for_wanda(3, "10.1.0.0/23"), at=after))
+    granted(submit(wide, for_wanda(4, "10.1.2.0/24"), at=after))
+    look(after=5, **limit)
+    assert Hold.objects.get().since > now + timedelta(seconds=3), "what begins after that is counted anew"
+
+
 def test_just_the_share_is_allowed_and_what_is_a_minute_old_does_not_count(
     cast: Any, wide: Any, submit: Submit, look: Callable[..., None], now: datetime
 ) -> None:
