@@ -123,7 +123,7 @@ class _Batch:
         self._live = {found.key: found for found in Mitigation.objects.live_under(map(_key, submissions))}
         for found in self._live.values():
             found.client = self._clients[found.client_id]
-        self._aliases = scopes.Aliases((one.client_id, one.request) for one in submissions)
+        self._aliases = scopes.Aliases(((one.client_id, one.request) for one in submissions), now=unit.now)
         self._filters = Filters(((one.client_id, one.request) for one in submissions), unit)
         self._neighbours = Neighbours(self._reaches(submissions), self._domains, known=self._live.values())
         self._quotas = policies.Quotas(unit.now)
