@@ -1,4 +1,4 @@
-"""Filters that come in the form of draft-reddy-dots-transport-05: kept as what RFC 8783 makes of them, and nothing else.
+"""Filters in the form of draft-reddy-dots-transport-05: kept as what RFC 8783 makes of them, and nothing else.
 
 Each client has one registration for them, which its data channel shows and does not change.
 """
