@@ -486,3 +486,20 @@ def test_without_the_setting_each_form_is_4_04_and_leaves_nothing(product: Produ
         name=cast.alice.name,
     )
     assert left == [0, 0]
+
+
+@pytest.mark.rows("SIG-LEG-007", "SIG-LEG-009")
+def test_what_is_left_when_the_setting_goes_may_be_taken_away_whole(product: Product, cast: Cast) -> None:
+    product.console.run(
+        "from mitigation.protocol import early_filters as forms\n"
+        "from mitigation.services import early_filters\n"
+        "early_filters.store(Client.objects.get(name=name).pk, forms.parse(body), now=now)",
+        name=cast.alice.name,
+        body=policy(1, **{"destination-ip": cast.domain.host}),
+    )
+    entry = entry_of(product, cast.alice)
+    with closing(Rest(product, cast.alice)) as rest:
+        assert rest.delete(f"{entry}/acls/acl=policy-1-ipv4").fault == (403, "access-denied")
+        assert rest.delete(entry).status == 204
+        assert rest.get(entry).status == 404
+    assert rows_of(product, cast.alice) == 0
