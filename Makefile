@@ -8,14 +8,15 @@ DEV_STAMP := $(VENV)/.requirements-dev
 
 SECONDS ?= 60
 
-.PHONY: run up test test-fast soak-enforcement bench-enforcement test-postgres test-postgres-journeys lint format types bench flood conformance fuzz clean help
+.PHONY: run up test test-fast soak-enforcement bench-enforcement test-postgres lint format types bench bench-data flood conformance fuzz clean help
 
 help:
 	@echo "make run          the whole server with a demo domain, client and login; Ctrl-C stops it"
 	@echo "make test         everything; make test-fast in under a minute"
-	@echo "make test-postgres  the same on PostgreSQL, in a cluster of its own"
+	@echo "make test-postgres  all that meets the database, on PostgreSQL in a cluster of its own"
 	@echo "make lint         style and types"
 	@echo "make bench        what the signal channel does in a second; make bench BENCH=--quick in four minutes"
+	@echo "make bench-data     what the data channel does in a second"
 	@echo "make bench-enforcement  the enforcer, and traffic, with up to 10,000 mitigations; as root"
 	@echo "make soak-enforcement   ROUNDS=100 faults, each followed by the rules that were wanted; as root"
 	@echo "make flood        what a client waits for its answers while others flood the server"
@@ -31,16 +32,10 @@ up: $(STAMP)
 test: $(DEV_STAMP)
 	$(BIN)/python -m pytest $(PYTEST)
 
-test-postgres: $(DEV_STAMP)
-	$(BIN)/python -m tests.harness.postgres $(BIN)/python -m pytest $(PYTEST)
-
-# What touches the database, and the main journeys: the engine, the rules and the browser do not know which one it is.
+# What never meets the database, or only through pages: the engine, the rules and the browser do not know which one it is.
 WITHOUT_DATABASE := tls rules protocol drivers pki conformance test_imports.py dashboard/test_dashboard_browser.py
-JOURNEYS := our_own_client or mallory_sees or lifetime_ends or falls_silent or revoked_certificate_is_out \
-  or locked_database or worker_killed_amid or test_postgres or restored_server
-test-postgres-journeys: $(DEV_STAMP)
-	$(BIN)/python -m tests.harness.postgres $(BIN)/python -m pytest $(PYTEST) \
-	  $(WITHOUT_DATABASE:%=--ignore=tests/%) -k "not flow or $(JOURNEYS)"
+test-postgres: $(DEV_STAMP)
+	$(BIN)/python -m tests.harness.postgres $(BIN)/python -m pytest $(PYTEST) $(WITHOUT_DATABASE:%=--ignore=tests/%)
 
 test-fast: $(DEV_STAMP)
 	$(BIN)/python -m pytest -m "not flow and not slow"
@@ -56,6 +51,9 @@ format: $(DEV_STAMP)
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-data: $(DEV_STAMP)
+	$(BIN)/python -m benchmarks.data_channel
 
 bench-enforcement: $(DEV_STAMP)
 	$(BIN)/python -m benchmarks.enforcement

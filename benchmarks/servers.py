@@ -15,8 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PORT, LIBCOAP_PORT = 24646, 24650
+PORT, LIBCOAP_PORT, DATA_PORT = 24646, 24650, 24643
 CUID = "bench"
+
+_MAKE_POINT = """
+from mitigation.drivers.dryrun import DryRunDriver
+from mitigation.runtime import clock
+from mitigation.services import points
+capabilities = DryRunDriver.filter_capabilities()
+points.ensure_local("local", driver="dryrun", enforces=False, filter_capabilities=capabilities, now=clock.now())
+"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Installation:
             "DOTS_HOME": str(home),
             "DOTS_BIND": "127.0.0.1",
             "DOTS_SIGNAL_PORT": str(PORT),
+            "DOTS_DATA_PORT": str(DATA_PORT),
             "DOTS_DRIVER": "dryrun",
             "DOTS_LOG_LEVEL": "WARNING",
             "DOTS_CLIENT_RATE": "1000000",
@@ -92,6 +101,14 @@ class Installation:
                 stack.enter_context(_running(celery, self._environment, lambda: True))
             process = stack.enter_context(_running(command, self._environment, lambda: _listens(PORT)))
             yield Server("this server", PORT, self.files, process.pid)
+
+    @contextmanager
+    def data_door(self) -> Iterator[Server]:
+        """The data channel, pinned, before a dry-run point."""
+        self.manage("shell", "-c", _MAKE_POINT)
+        command = ["taskset", "-c", str(self.core), sys.executable, str(ROOT / "manage.py"), "rundata"]
+        with _running(command, self._environment, lambda: _listens(DATA_PORT, kind="tcp")) as process:
+            yield Server("the data channel", DATA_PORT, self.files, process.pid)
 
     @contextmanager
     def _bus(self) -> Iterator[None]:
@@ -153,6 +170,8 @@ def _running(
             process.wait()
 
 
-def _listens(port: int) -> bool:
-    wanted = f":{port:04X} "
-    return any(wanted in line for line in Path("/proc/net/udp").read_text().splitlines())
+def _listens(port: int, *, kind: str = "udp") -> bool:
+    """A UDP socket is there or not; of TCP a closed connection of an earlier server stays in the list for a minute."""
+    states = {"udp": "07", "tcp": "0A"}
+    lines = [line.split() for line in Path(f"/proc/net/{kind}").read_text().splitlines()[1:]]
+    return any(fields[1].endswith(f":{port:04X}") and fields[3] == states[kind] for fields in lines)

@@ -41,6 +41,8 @@ DOTS_CLIENT_BURST = env.number("DOTS_CLIENT_BURST", 500, lowest=1)
 DOTS_EARLY_DRAFT = env.boolean("DOTS_EARLY_DRAFT", False)
 # Dropping rules that may start within a minute before the breaker holds back the rest; 0: no limit.
 DOTS_BREAKER_RULES = env.number("DOTS_BREAKER_RULES", 20_000)
+# Percent of all domains' addresses (IPv6: /64 networks) that they may drop or limit; 0: no limit.
+DOTS_BREAKER_SHARE = env.number("DOTS_BREAKER_SHARE", 50, highest=100)
 # Locks of what a machine has one of. Not under DOTS_HOME: another instance with the same table must find them.
 DOTS_LOCKS = Path("/run/dots")
 DOTS_POINT = "local"  # the enforcement point of this machine

@@ -69,7 +69,8 @@ _WORDS = {
     ),
     Hold.Kind.BREAKER: (
         "Breaker",
-        "Opens by itself when more rules start within a minute than are allowed; holds what is too much.",
+        "Opens by itself when more rules, or rules for more addresses, start within a minute than are allowed; holds"
+        " what is too much.",
         "",
         "Let it through...",
     ),

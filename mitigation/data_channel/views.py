@@ -23,7 +23,7 @@ from mitigation.data_channel.renderers import MEDIA_TYPE, YangJSONRenderer
 from mitigation.data_channel.throttling import PerClient
 from mitigation.models import Client
 from mitigation.protocol.edits import NoSuchNode, Place, exists, find, is_set, path_of
-from mitigation.protocol.nodes import ACL, CAPABILITIES, DOTS_CLIENT, DOTS_DATA, Node, Shape, container, inherits, leaf
+from mitigation.protocol.nodes import CAPABILITIES, DOTS_CLIENT, DOTS_DATA, Node, Shape, container, inherits, leaf
 from mitigation.services import datastore, filter_checks, filter_enforcement
 from mitigation.services.datastore import Store, Unregistered
 
@@ -131,7 +131,7 @@ class Data(RestconfView):
 
     def get(self, request: Request) -> Response:
         place, query = self._place(request), self._query(request)
-        store = self._store(request)
+        store = self._store(request, place)
         tree = _everything(store)
         try:
             value = find(tree, place)
@@ -151,8 +151,7 @@ class Data(RestconfView):
 
     def options(self, request: Request) -> Response:
         place = self._place(request)
-        if not exists(_everything(self._store(request)), place):
-            find(_everything(self._store(request)), place)
+        find(_everything(self._store(request, place)), place)
         allowed = _allow(place)
         headers = {"Allow": allowed}
         if "PATCH" in allowed:
@@ -217,8 +216,8 @@ class Data(RestconfView):
         client: Client = request.user.client
         return client
 
-    def _store(self, request: Request) -> Store:
-        return datastore.load(self._client(request), now=timezone.now())
+    def _store(self, request: Request, place: Place) -> Store:
+        return datastore.load(self._client(request), place[1:], now=timezone.now())
 
     def _body(self, request: Request) -> Any:
         return bodies.read(request)
@@ -240,8 +239,7 @@ class Data(RestconfView):
             look(before)
 
         try:
-            only = place[3].key if len(place) > 4 and place[3].node is ACL else None
-            return datastore.edit(self._client(request).pk, change, check=check, only=only, now=timezone.now())
+            return datastore.edit(self._client(request).pk, change, check=check, place=place[1:], now=timezone.now())
         except NoSuchNode as error:
             raise self._missing(request, error) from None
 

@@ -99,6 +99,7 @@ class Mitigation(models.Model):
     calm_since = models.DateTimeField(null=True, blank=True)  # less would pass, were it one rung lower
     attackers = models.JSONField(default=list, blank=True)  # source networks that were reported, as text
     accept_lists = models.JSONField(default=list, blank=True)  # names of its client's filters that accept one of them
+    acl_list = models.JSONField(default=list, blank=True)  # filters to switch when it is approved (RFC 9133)
     acl_changes = models.JSONField(default=list, blank=True)  # filters of its client switched by others meanwhile
     problem = models.CharField(max_length=255, blank=True)  # why it is not enforced, for operators
 
@@ -250,6 +251,7 @@ class Transition(models.Model):
 
     class Meta:
         ordering = ["id"]
+        indexes = [models.Index(fields=["happening", "at"], name="transition_happened")]  # new requests of a minute
 
 
 class Sample(models.Model):

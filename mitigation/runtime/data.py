@@ -15,10 +15,13 @@ from mitigation.pki.home import Home
 from mitigation.runtime import connections, loops, sockets
 from mitigation.runtime.web import serve
 
+PATIENCE = 4.0  # seconds for the database's lock, then 503: other clients wait behind
+
 
 async def run(stop: asyncio.Event) -> None:
     """Serve until `stop`."""
-    connections.close_after_each_job()
+    loops.share_processor_with_threads()
+    connections.wait_at_most(PATIENCE)
     if settings.DOTS_DATA_SOCKET:
         await _behind_proxy(stop, Path(settings.DOTS_DATA_SOCKET))
         return

@@ -15,6 +15,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 
 from mitigation.exceptions import Unavailable
 from mitigation.runtime import clock
+from mitigation.runtime.connections import be_impatient
 from mitigation.services import locks, mitigations
 from mitigation.services.mitigations import Outcome, Submission, Withdrawal
 from mitigation.services.units import unit_of_work
@@ -109,7 +110,7 @@ class Writer:
         outcomes: list[Outcome | None] = []
         connection.close_if_unusable_or_obsolete()  # a database that was restarted meanwhile costs no request
         if connection.connection is None:
-            _be_impatient()
+            be_impatient(connection, PATIENCE)
         with unit_of_work(self._now()) as unit:
             locks.domains_of_clients(item.client_id for item in items)  # all at once: the runs below come in any order
             for kind, run in groupby(items, type):
@@ -145,15 +146,6 @@ class Writer:
             return
         log.error("not written", exc_info=error)
         self._loop.call_soon_threadsafe(_reject, waiting[1], error)
-
-
-def _be_impatient() -> None:
-    """On this thread's new connection: other processes may wait for the lock for longer than a client waits for us."""
-    with connection.cursor() as cursor:
-        if connection.vendor == "sqlite":
-            cursor.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000:.0f}")
-        else:
-            cursor.execute(f"SET lock_timeout = {PATIENCE * 1000:.0f}")
 
 
 def _resolve(batch: list[_Waiting], outcomes: list[Outcome | None]) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from mitigation.exceptions import NotByThisPerson, NotFound
 from mitigation.models import Domain, Mitigation
 from mitigation.protocol.status import Happening
-from mitigation.services import locks
+from mitigation.services import filters, locks
 from mitigation.services.history import actor_of, note, record, subject_of, withdraw_by_server
 from mitigation.services.overlaps import Neighbours, asker_of, reach_now
 from mitigation.services.units import LONGEST, Unit, unit_of_work
@@ -57,7 +57,10 @@ def asked_by(domain: Domain) -> str:
 def waits_for(mitigation: Mitigation) -> str:
     """Why it has no rules yet, for operators."""
     given, people = len(mitigation.approvals), _PEOPLE[needed(mitigation.domain)]
-    return f"needs approval by {people}" + (f"; {mitigation.approvals[0]['by']} has approved" if given else "")
+    said = f"needs approval by {people}" + (f"; {mitigation.approvals[0]['by']} has approved" if given else "")
+    if mitigation.acl_list:
+        said += "; it switches filters: " + ", ".join(one["acl-name"] for one in mitigation.acl_list)
+    return said[:LONGEST]
 
 
 def has_spoken(mitigation: Mitigation, actor: str) -> bool:
@@ -80,14 +83,20 @@ def approve(mitigation_id: int, *, actor: str, now: datetime, door: str = "dashb
             raise NotByThisPerson(f"{by[0]} has approved it already; another person must, too")
         given = len(mitigation.approvals)
         found = Approval(given, wanted, approved=given >= wanted)
+        switched: list[str] = []
+        gone: list[str] = []
         if found.approved:
             mitigation.approved_at, mitigation.approve_by = now, None
             mitigation.problem = ""
             unit.rules_are_stale()
+            switched, gone = filters.switch_approved(mitigation, unit)
             _take_the_place_of_older(mitigation, unit)
-        unit.save(mitigation, "approvals", "approved_at", "approve_by", "problem")
+        unit.save(mitigation, "approvals", "approved_at", "approve_by", "problem", *switched)
         said = f"{given} of {wanted}"
-        note(mitigation, "approved", unit=unit, actor=actor, reason=said if wanted > 1 else "")
+        reasons = [said] if wanted > 1 else []
+        if gone:
+            reasons.append(f"filters that are there no more: {', '.join(gone)}")
+        note(mitigation, "approved", unit=unit, actor=actor, reason="; ".join(reasons))
         unit.audit(
             door=door,
             actor=actor,

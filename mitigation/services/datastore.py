@@ -79,21 +79,22 @@ class _Holding:
 class Store:
     """All registrations of one client, as they are now.
 
-    With `only`, the name of a list of filters, the entries of all others stay in the database, and their trees are
-    stubs: good for a change inside that list, which leaves the others alone.
+    Only what is looked at at `place`, and changed there, is read: inside an alias nothing but that alias; inside a
+    list of filters that list, and of the others names and order, as stubs.
     """
 
-    def __init__(self, client: Client, now: datetime, *, only: str | None = None) -> None:
+    def __init__(self, client: Client, now: datetime, place: Place = ()) -> None:
         self.client = client
         self.now = now
-        self._only = only
         self._holdings = {row.cuid: _Holding(row) for row in _registered(client)}
-        self._read(Alias.objects.filter(client=client).order_by("name"), "aliases")
-        acls = Acl.objects.current(now).filter(client=client)
-        if only is None:
-            self._read(acls, "acls")
-        else:
-            self._read(acls.defer("aces"), "acls")
+        kind, name = _entry_at(place)
+        self._only = name if kind == "acl" else None
+        if kind != "acl":
+            aliases = Alias.objects.filter(client=client).order_by("name")
+            self._read(aliases if name is None else aliases.filter(name=name), "aliases")
+        if kind != "alias":
+            acls = Acl.objects.current(now).filter(client=client)
+            self._read(acls if name is None else acls.defer("aces"), "acls")
         self.tree: dict[str, Any] = {}
         self.refresh()
 
@@ -134,7 +135,8 @@ class Store:
         return {"dots-client": [self._client_with_state(one, counts) for one in self.tree["dots-client"]]}
 
     def acl_ids(self) -> list[int]:
-        return [row.pk for holding in self._holdings.values() for row in holding.acls.values()]
+        rows = (row for holding in self._holdings.values() for row in holding.acls.values())
+        return [row.pk for row in rows if self._only in (None, row.name)]
 
     def _client_with_state(
         self, tree: Mapping[str, Any], counts: Mapping[int, Mapping[str, tuple[int, int]]]
@@ -148,7 +150,9 @@ class Store:
             acls = []
             for one in tree["acls"]["acl"]:
                 row = holding.acls[one["name"]]
-                acls.append(_with_counts(self._with_lifetime(one, row), counts.get(row.pk, {})))
+                if self._only in (None, row.name):
+                    one = _with_counts(self._with_lifetime(one, row), counts.get(row.pk, {}))
+                acls.append(one)
             found["acls"] = {"acl": acls}
         return found
 
@@ -158,8 +162,8 @@ class Store:
         return {**tree, "pending-lifetime": max(0, -(-(row.expires_at - self.now) // MINUTE))}
 
 
-def load(client: Client, *, now: datetime) -> Store:
-    return Store(client, now)
+def load(client: Client, place: Place = (), *, now: datetime) -> Store:
+    return Store(client, now, place)
 
 
 def edit(
@@ -167,15 +171,14 @@ def edit(
     change: Change,
     *,
     check: Check = lambda store: None,
-    only: str | None = None,
+    place: Place = (),
     door: str = "data",
     until: datetime | None = None,
     now: datetime,
 ) -> Store:
     """Change the client's tree; `check` may refuse after the rows are locked. Returns what stands afterwards.
 
-    `only`: the list of filters inside which the change is, if it is; see Store. `until`: when what is judged anew ends,
-    where that is not RFC 8783's week from now.
+    The change is at `place` or below it. `until`: when what is judged anew ends, where that is not RFC 8783's week.
 
     Raises what `change` and `check` raise, TreeFault, Taken for another client's cuid or a filter that contradicts
     another client's, OverQuota, ReadOnly for what only the signal channel changes, and Unavailable while a filter that
@@ -184,11 +187,38 @@ def edit(
     with unit_of_work(now) as unit:
         locks.domains_of_clients([client_id])
         client = Client.objects.select_related("domain").get(pk=client_id)
-        store = Store(client, now, only=only)
+        _let_go(client, unit)
+        store = Store(client, now, place)
         check(store)
         _Writer(store, unit, door, until or now + LIFETIME).write(change(store.tree))
         store.refresh()
         return store
+
+
+def let_go_of_expired(*, now: datetime) -> None:
+    """Aliases and filters that nobody refreshed (RFC 8783, sections 6.1 and 7.2), of all clients."""
+    over = Acl.objects.filter(expires_at__lte=now).values_list("client_id", flat=True)
+    for client_id in {*over, *Alias.objects.filter(expires_at__lte=now).values_list("client_id", flat=True)}:
+        with unit_of_work(now) as unit:
+            locks.domains_of_clients([client_id])
+            _let_go(Client.objects.get(pk=client_id), unit)
+
+
+def _let_go(client: Client, unit: Unit) -> None:
+    """Their names are free again; what is still enforced because of a running mitigation stays."""
+    aliases = list(Alias.objects.filter(client=client, expires_at__lte=unit.now))
+    current = Acl.objects.current(unit.now).filter(client=client).values_list("pk", flat=True)
+    acls = list(Acl.objects.filter(client=client, expires_at__lte=unit.now).exclude(pk__in=list(current)))
+    gone: list[Alias | Acl] = [*aliases, *acls]
+    for row in gone:
+        kind = "alias" if isinstance(row, Alias) else "acl"
+        subject = f"{kind} {client.pk}/{row.cuid}/{row.name}"
+        unit.audit(door="server", actor="server", action=f"{kind}-expire", subject=subject)
+        row.delete()
+    touched = Cuid.objects.filter(client=client, cuid__in={row.cuid for row in gone})
+    touched.exclude(registered_at=None).update(changed_at=unit.now)
+    if acls:
+        unit.rules_are_stale()
 
 
 class _Writer:
@@ -208,7 +238,6 @@ class _Writer:
         after = {one["cuid"]: one for one in tree.get("dots-client", ())}
         if self._door == "data":
             _refuse_reserved(before, after)
-        self._forget_expired()
         for cuid in before.keys() - after.keys():
             self._deregister(self._holdings[cuid])
         for cuid, one in after.items():
@@ -222,13 +251,6 @@ class _Writer:
                 holding.row.changed_at = self._unit.now
                 holding.row.save(update_fields=["changed_at"])
         self._check_quotas()
-
-    def _forget_expired(self) -> None:
-        """What has run out goes, since its name may be given anew and it counts for no quota."""
-        now = self._unit.now
-        current = Acl.objects.current(now).filter(client=self._client).values("pk")
-        Acl.objects.filter(client=self._client, expires_at__lte=now).exclude(pk__in=current).delete()
-        Alias.objects.filter(client=self._client, expires_at__lte=now).delete()
 
     # -- registrations
 
@@ -362,10 +384,10 @@ class _Writer:
         row.delete()
 
     def _check_quotas(self) -> None:
-        aliases = sum(len(one.aliases) for one in self._holdings.values())
+        aliases = Alias.objects.filter(client=self._client).count()
         if aliases > MAXIMUM_ALIASES:
             raise OverQuota((), f"{aliases:,} aliases: a client has at most {MAXIMUM_ALIASES:,}")
-        acls = sum(len(one.acls) for one in self._holdings.values())
+        acls = Acl.objects.filter(client=self._client).count()
         if acls > MAXIMUM_ACLS:
             raise OverQuota((), f"{acls:,} filters: a client has at most {MAXIMUM_ACLS:,}")
         aces = Acl.objects.filter(client__domain=self._client.domain_id).aggregate(sum=Sum("ace_count"))["sum"] or 0
@@ -387,6 +409,14 @@ def _refuse_reserved(before: Mapping[str, Tree], after: Mapping[str, Tree]) -> N
 
 
 # -- rows as trees ----------------------------------------------------------------------------------------------------
+
+
+def _entry_at(place: Place) -> tuple[str, str | None]:
+    """Of which list, and its key, for a place at an alias or a filter or below."""
+    step = place[2] if len(place) > 2 else None
+    if step is None or step.key is None or step.node.name not in ("alias", "acl"):
+        return "", None
+    return step.node.name, step.key
 
 
 def _registered(client: Client) -> Iterable[Cuid]:

@@ -63,6 +63,7 @@ def reconcile(
     clock: Clock,
     thorough: bool = False,
     most_rules: int = 0,
+    most_share: int = 0,
     standing: Standing | None = None,
     full: bool = True,
     gives_way: bool = False,
@@ -70,7 +71,8 @@ def reconcile(
     """Make the point hold what the rows want; whether this process did the work (another may hold the lease).
 
     `thorough`, as at the start of a process, also repairs what the driver does not list: foreign or leftover parts.
-    More than `most_rules` that started within a minute trip the breaker (0: never). Not `full`, with the `standing` of
+    More than `most_rules`, or rules for more than `most_share` percent of all domains' addresses, that started within a
+    minute trip the breaker (0: never). Not `full`, with the `standing` of
     an earlier look, sees only to what changed since, as long as nobody else changed the equipment. A full look sees to
     that first. While it then reads everything, and `gives_way`, it raises GaveWay once more is wanted: nothing is lost,
     what was wanted until then is done.
@@ -85,7 +87,7 @@ def reconcile(
         return False
     point = EnforcementPoint.objects.get(pk=point_id)
     seen = point.wanted
-    projection = _project(standing.projector, now=clock(), most_rules=most_rules)
+    projection = _project(standing.projector, now=clock(), most_rules=most_rules, most_share=most_share)
     moved, changed = standing.projector.take_changes()
     is_known, standing.is_known = standing.is_known and point.enforces, False
     filters = standing.filters.look(driver, now=clock())
@@ -219,8 +221,8 @@ def _follow(
     return True
 
 
-def _project(projector: Projector, *, now: datetime, most_rules: int) -> Projection:
-    found = projector.look(now=now, most_rules=most_rules)
+def _project(projector: Projector, *, now: datetime, most_rules: int, most_share: int) -> Projection:
+    found = projector.look(now=now, most_rules=most_rules, most_share=most_share)
     if found.surge is None:
         return found
     log.error("the breaker opens: %s", found.surge.reason)

@@ -56,6 +56,25 @@ class Filters:
         return self._rows.get((client_id, request.cdid, request.cuid, one.name))
 
 
+def switch_approved(mitigation: Mitigation, unit: Unit) -> tuple[list[str], list[str]]:
+    """What it asked for while it waited takes effect; its client is told, since it cannot know when that was.
+
+    Returns the fields set, and the names of filters that are gone meanwhile.
+    """
+    wanted = [AclControl.from_json(one) for one in mitigation.acl_list]
+    if not wanted:
+        return [], []
+    rows = Acl.objects.current(unit.now).select_related("client")
+    rows = rows.filter(client_id=mitigation.client_id, cdid=mitigation.cdid, cuid=mitigation.cuid)
+    found = {row.name: row for row in rows.filter(name__in={one.name for one in wanted})}
+    there = [one for one in wanted if one.name in found]
+    for one in there:
+        _switch(found[one.name], one.activation_type, unit, door="signal")
+    _tell(mitigation, there)
+    mitigation.acl_list = []
+    return ["acl_list", "acl_changes"], [one.name for one in wanted if one.name not in found]
+
+
 def activate(asker: Asker, name: str, activation_type: ActivationType, *, now: datetime, door: str) -> None:
     """Switch a filter from outside the signal channel; active mitigations of its client tell of it. Raises NotFound."""
     client_id, cdid, cuid = asker
@@ -69,9 +88,17 @@ def activate(asker: Asker, name: str, activation_type: ActivationType, *, now: d
             return
         _switch(row, activation_type, unit, door=door)
         for mitigation in Mitigation.objects.enforced().filter(client_id=client_id, cdid=cdid, cuid=cuid):
-            others = [one for one in mitigation.acl_changes if one["acl-name"] != name]
-            mitigation.acl_changes = [*others, AclControl(name, activation_type).as_json()]
+            _tell(mitigation, [AclControl(name, activation_type)])
             unit.save(mitigation, "acl_changes")
+
+
+def _tell(mitigation: Mitigation, changed: Iterable[AclControl]) -> None:
+    """Have its status name these filters, and what they are now."""
+    told = {one["acl-name"]: one for one in mitigation.acl_changes}
+    for one in changed:
+        told.pop(one.name, None)
+        told[one.name] = one.as_json()
+    mitigation.acl_changes = list(told.values())
 
 
 def _switch(row: Acl, activation_type: ActivationType, unit: Unit, *, door: str) -> None:

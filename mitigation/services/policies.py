@@ -15,14 +15,16 @@ from math import ceil
 from django.conf import settings
 
 from mitigation.exceptions import OutsidePolicy, Unavailable
-from mitigation.models import Domain, Mitigation
+from mitigation.models import Domain, Mitigation, Transition
 from mitigation.protocol import targets
 from mitigation.protocol.constants import INDEFINITE_LIFETIME
 from mitigation.protocol.scope import Network, Scope, overlaps_any
+from mitigation.protocol.status import Happening
 from mitigation.rules.parameters import BadParameter, read_parameters
 
 MINUTE = timedelta(minutes=1)
 QUOTA_RETRY = 60  # seconds after which a place may be free
+BEGINNINGS = ("submitted", Happening.CLIENT_RENEWED)  # in history, of something new
 
 
 def check(domain: Domain, scope: Scope, playbook: str) -> None:
@@ -92,16 +94,21 @@ class Quotas:
             raise Unavailable(
                 f"this domain has {domain.maximum_mitigations} mitigations, its maximum", retry_after=QUOTA_RETRY
             )
-        if domain.maximum_per_minute:
-            recent = self.recent(domain)
-            if len(recent) >= domain.maximum_per_minute:
-                left = recent[-domain.maximum_per_minute] + MINUTE - self._now
-                raise Unavailable(
-                    f"this domain asked for {domain.maximum_per_minute} mitigations within a minute, its maximum",
-                    retry_after=max(1, ceil(left.total_seconds())),
-                )
-            recent.append(self._now)
+        self.take_again(domain)
         self._live[domain.pk] = live + 1
+
+    def take_again(self, domain: Domain) -> None:
+        """One that is live still and begins anew. Raises Unavailable as `take`, but never for their number."""
+        if not domain.maximum_per_minute:
+            return
+        recent = self.recent(domain)
+        if len(recent) >= domain.maximum_per_minute:
+            left = recent[-domain.maximum_per_minute] + MINUTE - self._now
+            raise Unavailable(
+                f"this domain asked for {domain.maximum_per_minute} mitigations within a minute, its maximum",
+                retry_after=max(1, ceil(left.total_seconds())),
+            )
+        recent.append(self._now)
 
     def live(self, domain: Domain) -> int:
         if domain.pk not in self._live:
@@ -116,6 +123,6 @@ class Quotas:
 
 
 def _newest(domain: Domain, *, since: datetime) -> list[datetime]:
-    asked = Mitigation.objects.filter(domain=domain, requested_at__gt=since).order_by("-requested_at")
-    newest: Iterable[datetime] = asked.values_list("requested_at", flat=True)[: domain.maximum_per_minute]
+    asked = Transition.objects.filter(mitigation__domain=domain, happening__in=BEGINNINGS, at__gt=since)
+    newest: Iterable[datetime] = asked.order_by("-at").values_list("at", flat=True)[: domain.maximum_per_minute]
     return list(newest)[::-1]

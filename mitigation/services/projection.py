@@ -79,12 +79,13 @@ class Projection:
         return max(now + HORIZON if end is None else end for end in ends) + DEADLINE_SLACK
 
 
-def project_mitigations(*, now: datetime, most_rules: int = 0) -> Projection:
+def project_mitigations(*, now: datetime, most_rules: int = 0, most_share: int = 0) -> Projection:
     """All that is to be enforced now. A row alone is not trusted: prefixes and never-block lists are checked again.
 
-    `most_rules` of what started within the last minute trip the breaker; 0: it never trips.
+    More than `most_rules`, or `most_share` percent of all domains' addresses, of what started within the last minute
+    trip the breaker; 0: it never trips by that.
     """
-    return Projector().look(now=now, most_rules=most_rules)
+    return Projector().look(now=now, most_rules=most_rules, most_share=most_share)
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ class Projector:
         self._domains: dict[int, Sequence[Any]] = {}
         self._held: holds.Holds | None = None
 
-    def look(self, *, now: datetime, most_rules: int = 0) -> Projection:
+    def look(self, *, now: datetime, most_rules: int = 0, most_share: int = 0) -> Projection:
         """As `project_mitigations`. `moved` and `changed` gather until `take_changes`."""
         rows = {row[0]: row for row in raw(Mitigation.objects.enforced().values_list("pk", *INPUTS, "status", *TIMES))}
         domains = {domain.pk: domain for domain in Domain.objects.filter(pk__in={row[1] for row in rows.values()})}
@@ -143,7 +144,7 @@ class Projector:
         self._sort(self._kept.change(changes))
         projection.changed |= changes.keys() | fresh.keys() | self._to_be_told(rows)
         starts = ((seen.began, projection.plans[pk]) for pk, seen in self._seen.items() if pk not in projection.shadow)
-        projection.surge = holds.surge(starts, most_rules=most_rules, now=now) if most_rules else None
+        projection.surge = holds.surge(starts, most_rules=most_rules, most_share=most_share, now=now)
         return projection
 
     def take_changes(self) -> tuple[set[str], set[int]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 
+from django.db.models import Q
+
 from mitigation.exceptions import MalformedRequest
 from mitigation.models import Alias, DomainName, DomainPrefix, Mitigation, Target, TargetName
 from mitigation.protocol import targets
@@ -67,9 +69,10 @@ def allowed(domain_ids: Iterable[int]) -> dict[int, Allowed]:
 class Aliases:
     """What the aliases named in a batch stand for, read with one query."""
 
-    def __init__(self, wanted: Iterable[tuple[int, MitigationRequest]]) -> None:
+    def __init__(self, wanted: Iterable[tuple[int, MitigationRequest]], *, now: datetime) -> None:
         named = [(client_id, name) for client_id, request in wanted for name in request.scope.alias_name]
-        rows = Alias.objects.filter(client_id__in={pk for pk, _ in named}, name__in={name for _, name in named})
+        living = Q(expires_at=None) | Q(expires_at__gt=now)
+        rows = Alias.objects.filter(living, client_id__in={pk for pk, _ in named}, name__in={name for _, name in named})
         self._targets = (
             {(row.client_id, row.cdid, row.cuid, row.name): Scope.from_json(row.target) for row in rows}
             if named

@@ -123,7 +123,7 @@ class _Batch:
         self._live = {found.key: found for found in Mitigation.objects.live_under(map(_key, submissions))}
         for found in self._live.values():
             found.client = self._clients[found.client_id]
-        self._aliases = scopes.Aliases((one.client_id, one.request) for one in submissions)
+        self._aliases = scopes.Aliases(((one.client_id, one.request) for one in submissions), now=unit.now)
         self._filters = Filters(((one.client_id, one.request) for one in submissions), unit)
         self._neighbours = Neighbours(self._reaches(submissions), self._domains, known=self._live.values())
         self._quotas = policies.Quotas(unit.now)
@@ -194,9 +194,7 @@ class _Batch:
             )
         if Status(mitigation.status) is Status.WITHDRAWN and (conflict := self._others_in_the_way(mitigation)):
             return self._deactivate_again(mitigation, conflict)
-        again: list[str] = []
-        if Status(mitigation.status) is Status.WITHDRAWN:
-            again = approvals.begin(mitigation, self._domains[mitigation.domain_id], now=self._now)
+        again = self._begin_again(mitigation, request) if mitigation.is_ending else []
         if mitigation.is_ending:
             record(mitigation, Happening.CLIENT_RENEWED, unit=self._unit, actor=actor_of(mitigation.client))
             self._unit.rules_are_stale()
@@ -214,6 +212,24 @@ class _Batch:
             self._unit.save(mitigation, *fields)
         self._audit("efficacy" if "attack-status" in after else "refresh", mitigation, after=after)
         return Granted(request.mid, lifetime, created=False, conflict=conflicts.told(mitigation, now=self._now))
+
+    def _begin_again(self, mitigation: Mitigation, request: MitigationRequest) -> list[str]:
+        """Of one that ends: what is refused is refused before anything of it is changed. Returns the fields set."""
+        domain = self._domains[mitigation.domain_id]
+        is_withdrawn = Status(mitigation.status) is Status.WITHDRAWN
+        switches = is_withdrawn and bool(mitigation.acl_list) and approvals.is_automatic(domain)
+        if switches:  # it waited when it was first asked for, and waits no more
+            under_attack = self._is_under_attack(mitigation.client, request)
+            self._filters.check(mitigation.client_id, request, under_attack=under_attack)
+        self._quotas.take_again(domain)
+        if not is_withdrawn:
+            return []
+        fields = approvals.begin(mitigation, domain, now=self._now)
+        if not switches:
+            return fields
+        self._filters.switch(mitigation.client_id, request)
+        mitigation.acl_list = []
+        return [*fields, "acl_list"]
 
     def _others_in_the_way(self, mitigation: Mitigation) -> ConflictInformation | None:
         """Why an inactive request that is asked for again must wait on. Raises ScopeConflict where it is refused."""
@@ -265,7 +281,8 @@ class _Batch:
             self._override(other, by=request.mid)
         if mitigation.is_active and mitigation.approved_at is not None:
             self._preempt([other for other in own if other not in same], by=request.mid)
-        self._filters.switch(client.pk, request)
+        if mitigation.approved_at is not None:
+            self._filters.switch(client.pk, request)
         self._new.append((mitigation, scope))
         self._live[mitigation.key] = mitigation
         self._neighbours.add(mitigation, reach)
@@ -304,6 +321,8 @@ class _Batch:
             requested_at=self._now,
         )
         approvals.begin(mitigation, domain, now=self._now)
+        if mitigation.approved_at is None:
+            mitigation.acl_list = [one.as_json() for one in request.acls]
         mitigation.status, mitigation.status_reason = self._first_status(domain, request, waits)
         mitigation.mitigation_start = self._now if mitigation.status != Status.SIGNAL_LOSS and not waits else None
         assert request.lifetime is not None  # the decoder lets it be left out beside attack-status only

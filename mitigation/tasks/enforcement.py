@@ -122,6 +122,7 @@ def _reconcile(point: EnforcementPoint, *, full: bool) -> None:
             clock=_now,
             thorough=first and point.enforces,
             most_rules=settings.DOTS_BREAKER_RULES,
+            most_share=settings.DOTS_BREAKER_SHARE,
             standing=standing,
             full=full,
             gives_way=since < LONGEST_WAIT,

@@ -11,7 +11,7 @@ from data_trees import ACCEPT, DROP, IPV4, IPV6, MODULE, ace, acl
 from tests.harness.console import Console
 from tests.harness.product import Cast, Product
 from tests.harness.rest import DOTS_DATA, Rest
-from tests.harness.wire import peer
+from tests.harness.wire import peer, scope
 
 ACL, ACLS, ACE = f"{MODULE}:acl", f"{MODULE}:acls", f"{MODULE}:ace"
 
@@ -401,6 +401,22 @@ def test_what_the_signal_channel_switches_is_read_here(
     (found,) = answer.json[ACL]
     assert (found["activation-type"], found["pending-lifetime"]) == ("deactivate", 10_080)
     assert answer.etag != before
+
+
+@pytest.mark.rows("DATA-LIF-002", "DATA-LIF-009", "DATA-DEC-17")
+def test_a_filter_runs_out_but_not_while_a_mitigation_runs(
+    alice: Rest, cast: Cast, product: Product, console: Console
+) -> None:
+    expire = "Acl.objects.filter(cuid=cuid).update(expires_at=now)"
+    alice.post_acl(acl(cast))
+    with peer(cast.alice, product.signal_port) as signal:
+        assert signal.put(1, scope(f"{cast.domain.host}/32")).code == "2.01"
+        console.run(expire, cuid=alice.cuid)
+        assert read(alice, query="")["pending-lifetime"] == 0
+        assert alice.post_acl(acl(cast)).status == 409
+        console.run("Mitigation.objects.filter(client__name=name).delete()", name=cast.alice.name)
+    assert alice.get("acls/acl=drops").status == 404
+    assert alice.post_acl(acl(cast)).status == 201
 
 
 @pytest.mark.rows("DATA-CAP-002", "DATA-CAP-003", "DATA-CAP-008", "DATA-CAP-009", "DATA-CAP-013", "DATA-CAP-015")

@@ -220,6 +220,7 @@ def test_an_alias_lives_a_week_unless_refreshed(alice: Rest, cast: Cast, console
     console.run(older, cuid=alice.cuid, m=1)
     assert alice.get("aliases/alias=other").status == 404
     assert alice.get("aliases/alias=web").status == 200
+    assert alice.post_alias(alias(cast, "other")).status == 201, "the name is free again"
 
 
 @pytest.mark.rows("DATA-OPS-004", "DATA-ERR-012")

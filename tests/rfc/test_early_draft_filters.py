@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
 import scenes
-from conftest import CASTS_AT_ONCE, Join
 
 from tests.harness.casts import forget
 from tests.harness.product import Cast, Files, Product, running
@@ -18,6 +17,8 @@ from tests.harness.rest import DOTS_DATA, MODULE, Rest
 from tests.harness.waiting import until
 from tests.harness.wire import DELETE, GET, POST, PUT, Peer, Reply, peer, scope
 
+CASTS_AT_ONCE = 24
+Join = Callable[..., Peer]
 V1 = ".well-known/v1/filter"
 BARE = ".well-known/filter"
 JSON, CBOR = 50, 271

@@ -19,9 +19,8 @@ from tests.harness.wire import PUT, Peer, scope
 Join = Callable[..., Peer]
 
 ALIAS = """
-from mitigation.protocol.scope import Scope
-from mitigation.services import aliases
-aliases.create(Client.objects.get(name=client).pk, cuid, alias, Scope.from_json(target), now=now)
+from tests.harness.aliases import make_alias
+make_alias(Client.objects.get(name=client), cuid, alias, target, now=now)
 """
 RULES = (
     "result = list(Mitigation.objects.live().get(client__name=client, mid=mid).rules.values_list('text', flat=True))"

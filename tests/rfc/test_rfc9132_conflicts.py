@@ -36,11 +36,8 @@ def narrow(cast: Cast, **more: Any) -> bytes:
 
 
 MAKE_ALIAS = """
-from ipaddress import ip_network
-from mitigation.protocol.scope import Scope
-from mitigation.services import aliases
-client = Client.objects.get(name=name)
-aliases.create(client.pk, cuid, "web", Scope(target_prefix=(ip_network(prefix),)), now=now)
+from tests.harness.aliases import make_alias
+make_alias(Client.objects.get(name=name), cuid, "web", {"target-prefix": [prefix]}, now=now)
 """
 
 

@@ -475,6 +475,52 @@ def test_an_own_switch_is_no_news(alice: Peer, filters: Filters, ask: Callable[.
     assert 53 not in alice.get(1).scope
 
 
+# -- where people are asked
+
+APPROVE = """
+from mitigation.services import mitigations
+row = Mitigation.objects.live().get(client__name=name, mid=mid)
+mitigations.approve(row.pk, actor="operator ann", now=now)
+"""
+REJECT = """
+from mitigation.services import mitigations
+row = Mitigation.objects.live().get(client__name=name, mid=mid)
+mitigations.reject(row.pk, actor="operator ann", reason="no", now=now)
+"""
+
+
+@pytest.mark.rows("SIG-FLT-008", "SIG-FLT-012", "SIG-FLT-014")
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_what_waits_for_people_switches_with_their_approval(
+    join: Join,
+    product: Product,
+    console: Console,
+    cast: Cast,
+    filters: Filters,
+    ask: Callable[..., bytes],
+    transport: str,
+) -> None:
+    alice = join("alice", transport=transport)
+    filters.make("a")
+    product.manage("domain", "set", cast.domain.name, "--approval", "one")
+
+    assert alice.put(1, ask(("a", DEACTIVATE))).code == "2.01"
+    console.run(REJECT, name=cast.alice.name, mid=1)
+    assert alice.get(1).scope[16] == 7
+    assert alice.put(2, ask(("a", DEACTIVATE))).code == "2.01"
+    watch = alice.watch(2)
+    waiting = watch.next().scope
+    assert (waiting[16], waiting[6]) == (1, [f"{cast.domain.host}/32"])
+    assert 53 not in waiting
+    assert filters.kind("a") == WHEN_MITIGATING
+
+    console.run(APPROVE, name=cast.alice.name, mid=2)
+
+    assert filters.kind("a") == DEACTIVATE
+    until(lambda: watch.next().scope.get(53) == [{23: "a", 52: DEACTIVATE}], what="a notification with the filter")
+    assert alice.get(2).scope[53] == [{23: "a", 52: DEACTIVATE}]
+
+
 # -- two servers of one domain
 
 

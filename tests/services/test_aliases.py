@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from requests_and_outcomes import granted, refused, request
 
-from mitigation.exceptions import MalformedRequest, NotFound, ScopeConflict
-from mitigation.models import Alias, Audit, Client, Mitigation, Target, TargetName
+from mitigation.exceptions import MalformedRequest, ScopeConflict
+from mitigation.models import Alias, Client, Mitigation, Target, TargetName
 from mitigation.protocol.scope import Scope
-from mitigation.services import aliases
 from mitigation.services.projection import project_mitigations
+from tests.harness.aliases import make_alias
 
 Submit = Callable[..., Any]
 Create = Callable[..., Alias]
@@ -22,8 +22,7 @@ Create = Callable[..., Alias]
 @pytest.fixture
 def create(now: datetime) -> Create:
     def do(client: Client, name: str, *prefixes: str, cuid: str = "cuid-of-alice", **more: Any) -> Alias:
-        target = Scope.from_json({"target-prefix": prefixes, **more})
-        return aliases.create(client.pk, cuid, name, target, now=now)
+        return make_alias(client, cuid, name, {"target-prefix": prefixes, **more}, now=now)
 
     return do
 
@@ -100,9 +99,7 @@ def test_the_same_alias_overlaps_also_when_it_means_something_else_now(
 ) -> None:
     create(cast.alice, "web", "198.51.100.7/32")
     submit(cast.alice, request(5, aliases=("web",)))
-    aliases.replace(
-        cast.alice.pk, "cuid-of-alice", "web", Scope.from_json({"target-prefix": ["198.51.100.9/32"]}), now=now
-    )
+    Alias.objects.update(target={"target-prefix": ["198.51.100.9/32"]})
 
     refusal = refused(submit(cast.alice, request(4, aliases=("web",))))
 
@@ -114,43 +111,11 @@ def test_what_was_accepted_does_not_follow_the_alias(cast: Any, submit: Submit, 
     create(cast.alice, "web", "198.51.100.7/32")
     submit(cast.alice, request(1, aliases=("web",)))
 
-    aliases.delete(cast.alice.pk, "cuid-of-alice", "web", now=now)
+    Alias.objects.all().delete()
 
     assert not granted(submit(cast.alice, request(1, aliases=("web",)))).created
     assert project_mitigations(now=now).wanted
     assert isinstance(refused(submit(cast.alice, request(2, aliases=("web",)))).error, MalformedRequest)
-
-
-@pytest.mark.parametrize(
-    ("name", "target"),
-    [
-        ("", {"target-prefix": ["198.51.100.7/32"]}),
-        ("web", {"target-protocol": [6]}),
-        ("web", {"alias-name": ["web"]}),
-        ("web", {"target-prefix": ["203.0.113.7/32"]}),
-        ("web", {"target-fqdn": ["www.m.example"]}),
-    ],
-)
-def test_an_alias_is_checked_when_it_is_made(cast: Any, now: datetime, name: str, target: dict[str, Any]) -> None:
-    with pytest.raises(MalformedRequest):
-        aliases.create(cast.alice.pk, "cuid-of-alice", name, Scope.from_json(target), now=now)
-
-    assert not Alias.objects.exists()
-
-
-def test_a_name_is_taken_once_and_everything_is_audited(cast: Any, create: Create, now: datetime) -> None:
-    create(cast.alice, "web", "198.51.100.7/32")
-
-    with pytest.raises(MalformedRequest, match="exists already"):
-        create(cast.alice, "web", "198.51.100.8/32")
-    with pytest.raises(ScopeConflict):
-        create(cast.mallory, "web", "203.0.113.7/32")
-    with pytest.raises(NotFound):
-        aliases.delete(cast.mallory.pk, "cuid-of-alice", "web", now=now)
-    aliases.delete(cast.alice.pk, "cuid-of-alice", "web", now=now)
-
-    actions = Audit.objects.filter(door="data").order_by("id").values_list("action", flat=True)
-    assert list(actions) == ["alias-create", "alias-delete"]
 
 
 def test_a_domain_that_lost_a_prefix_has_no_use_of_an_old_alias(cast: Any, submit: Submit, create: Create) -> None:

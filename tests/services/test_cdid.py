@@ -12,12 +12,13 @@ from requests_and_outcomes import granted, refused, request
 
 from mitigation.exceptions import MalformedRequest, NotFound, ScopeConflict
 from mitigation.models import Acl, Audit, Client, Cuid, Domain, EquivalentCdid, Mitigation
-from mitigation.protocol.scope import MitigationRequest, Scope
+from mitigation.protocol.scope import MitigationRequest
 from mitigation.protocol.status import Status
-from mitigation.services import aliases, cuids, domains, mitigations
+from mitigation.services import cuids, domains, mitigations
 from mitigation.services.cuids import Behind
 from mitigation.services.mitigations import Withdrawal
 from mitigation.signal_channel import reports
+from tests.harness.aliases import make_alias
 
 Submit = Callable[..., Any]
 
@@ -55,8 +56,7 @@ def test_they_overlap_as_different_clients_do(cast: Any, submit: Submit) -> None
 
 
 def test_aliases_are_kept_apart(cast: Any, submit: Submit, now: datetime) -> None:
-    target = Scope.from_json({"target-prefix": ["198.51.100.7/32"]})
-    aliases.create(cast.alice.pk, "cuid-of-alice", "web", target, cdid="one", now=now)
+    make_alias(cast.alice, "cuid-of-alice", "web", {"target-prefix": ["198.51.100.7/32"]}, cdid="one", now=now)
 
     assert isinstance(refused(submit(cast.alice, through("two", request(1, aliases=("web",))))).error, MalformedRequest)
     assert granted(submit(cast.alice, through("one", request(1, aliases=("web",)))))
@@ -99,9 +99,8 @@ def test_equivalence_is_written_down_once_and_can_be_undone(gateways: list[str],
 
 @pytest.mark.rows("SIG-CDI-008")
 def test_what_would_be_out_of_reach_is_not_equated(gateways: list[str], submit: Submit, now: datetime) -> None:
-    target = Scope.from_json({"target-prefix": ["198.51.100.7/32"]})
     gateway = Client.objects.get(name="gw2")
-    aliases.create(gateway.pk, "c", "web", target, cdid="with-alias", now=now)
+    make_alias(gateway, "c", "web", {"target-prefix": ["198.51.100.7/32"]}, cdid="with-alias", now=now)
     times = {"created_at": now, "refreshed_at": now, "expires_at": now}
     Acl.objects.create(client=gateway, cdid="with-filter", cuid="c", name="a", activation_type=1, **times)
     submit(gateway, through("with-mitigation", request(1)))

@@ -342,7 +342,7 @@ def test_every_column_of_a_mitigation_is_known_to_matter_for_its_rules_or_not() 
         *("client", "cdid", "cuid", "mid", "scope_digest", "trigger_mitigation", "lifetime", "refreshed_at"),
         *("status_reason", "last_grace", "rearms", "rearms_at", "conflict", "retry_at", "approve_by"),
         *("rendered_at", "installed_at", "hitting_at", "notes", "problem", "counted_at", "dropped_at"),
-        *("attack_status", "attack_status_at", "attackers", "accept_lists", "acl_changes"),
+        *("attack_status", "attack_status_at", "attackers", "accept_lists", "acl_changes", "acl_list"),
         *("dropped_packets", "dropped_octets", "passed_packets", "passed_octets"),
         *("redirected_packets", "redirected_octets", "step_until", "pressed_since", "calm_since"),
         "ended_at",  # those that ended want nothing

@@ -141,6 +141,55 @@ def test_new_requests_of_a_minute_are_limited_and_refreshes_are_not(
     granted(submit(cast.alice, request(2, "198.51.100.3/32"), at=at + timedelta(seconds=40)))
 
 
+@pytest.mark.rows("SIG-ERR-023")
+def test_asking_anew_under_the_same_mid_counts_too(
+    cast: Any, submit: Submit, withdraw: Callable[..., None], policy: Callable[..., Domain], now: datetime
+) -> None:
+    policy(maximum_per_minute=3)
+    granted(submit(cast.alice, request(1)))
+    for second in (10, 20):
+        withdraw(cast.alice, 1, at=now + timedelta(seconds=second))
+        assert not granted(submit(cast.alice, request(1), at=now + timedelta(seconds=second + 1))).created
+    granted(submit(cast.alice, request(1), at=now + timedelta(seconds=25)))  # a refresh
+    withdraw(cast.alice, 1, at=now + timedelta(seconds=30))
+
+    at = now + timedelta(seconds=31)
+    for wanted in (request(1), request(2, "198.51.100.9/32")):
+        error = refused(submit(cast.alice, wanted, at=at)).error
+        assert str(error) == "this domain asked for 3 mitigations within a minute, its maximum"
+        assert error.retry_after == 29
+    assert Mitigation.objects.get().status == Status.TERMINATING
+    assert not granted(submit(cast.alice, request(1), at=now + timedelta(seconds=60))).created
+    assert Mitigation.objects.get().status == Status.IN_PROGRESS
+
+
+def test_what_the_server_withdrew_and_is_asked_for_again_counts_too(
+    cast: Any, submit: Submit, policy: Callable[..., Domain], now: datetime
+) -> None:
+    policy(maximum_per_minute=1, approval="one")
+    granted(submit(cast.alice, request(1), at=now - timedelta(seconds=50)))
+    mitigations.reject(Mitigation.objects.get().pk, actor="operator ann", reason="no", now=now)
+
+    assert isinstance(refused(submit(cast.alice, request(1), at=now)).error, Unavailable)
+    row = Mitigation.objects.get()
+    assert (row.status, row.needs_approval, row.approve_by) == (Status.WITHDRAWN, False, None), "no trace"
+    granted(submit(cast.alice, request(1), at=now + timedelta(seconds=10)))
+    error = refused(submit(cast.alice, request(2, "198.51.100.9/32"), at=now + timedelta(seconds=20))).error
+    assert isinstance(error, Unavailable)
+    assert error.retry_after == 50
+
+
+def test_asking_anew_is_never_refused_for_the_number_of_mitigations(
+    cast: Any, submit: Submit, withdraw: Callable[..., None], policy: Callable[..., Domain]
+) -> None:
+    granted(submit(cast.alice, request(1)))
+    granted(submit(cast.alice, request(2, "198.51.100.9/32")))
+    policy(maximum_mitigations=1, maximum_per_minute=3)
+    withdraw(cast.alice, 1)
+
+    assert not granted(submit(cast.alice, request(1))).created
+
+
 def test_one_batch_cannot_outrun_the_limit(cast: Any, policy: Callable[..., Domain], now: datetime) -> None:
     policy(maximum_per_minute=3)
     batch = [Submission(cast.alice.pk, request(mid, f"198.51.100.{mid}/32")) for mid in range(1, 6)]

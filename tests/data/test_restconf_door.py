@@ -1,0 +1,209 @@
+"""The door of the data channel: TLS, gateways, request rates, and what survives a crash."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from data_trees import MODULE, Connect, acl, alias
+
+from tests.harness import databases
+from tests.harness.product import Cast, Files, Product, running
+from tests.harness.rest import DOTS_DATA, ROOT, Rest
+from tests.harness.waiting import until
+
+CLIENT, ALIAS = f"{MODULE}:dots-client", f"{MODULE}:alias"
+
+
+def context(cast: Cast, *, certificate: bool = True) -> ssl.SSLContext:
+    made = ssl.create_default_context(cafile=str(cast.alice.ca))
+    if certificate:
+        made.load_cert_chain(cast.alice.cert, cast.alice.key)
+    return made
+
+
+def handshake(product: Product, made: ssl.SSLContext) -> ssl.SSLSocket:
+    raw = socket.create_connection(("localhost", product.data_port), timeout=10)
+    return made.wrap_socket(raw, server_hostname="localhost")
+
+
+# -- TLS
+
+
+@pytest.mark.rows("DATA-TRN-003")
+@pytest.mark.parametrize(
+    ("version", "works"), [("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)], ids=["1.1", "1.2", "1.3"]
+)
+def test_nothing_older_than_tls_1_2_is_spoken(product: Product, cast: Cast, version: str, works: bool) -> None:
+    made = context(cast)
+    made.set_ciphers("ALL:@SECLEVEL=0")
+    wanted = getattr(ssl.TLSVersion, version)
+    with pytest.warns(DeprecationWarning) if not works else closing(socket.socket()):
+        made.minimum_version = made.maximum_version = wanted
+    if works:
+        with handshake(product, made) as session:
+            assert (session.version() or "").replace("TLSv", "") == version[4:].replace("_", ".")
+    else:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            handshake(product, made)
+
+
+@pytest.mark.rows("DATA-TRN-004")
+@pytest.mark.parametrize("suites", ["AES128-SHA:AES256-SHA:ECDHE-RSA-AES128-SHA:ECDHE-ECDSA-AES128-SHA", "eNULL"])
+def test_only_authenticated_encryption_is_used(product: Product, cast: Cast, suites: str) -> None:
+    made = context(cast)
+    made.maximum_version = ssl.TLSVersion.TLSv1_2
+    made.set_ciphers(f"{suites}:@SECLEVEL=0")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        handshake(product, made)
+
+
+@pytest.mark.rows("DATA-TRN-006", "DATA-TRN-007", "DATA-TRN-027")
+def test_the_server_shows_a_certificate_with_its_name_and_no_wildcard(product: Product, cast: Cast) -> None:
+    with handshake(product, context(cast)) as session:
+        certificate = x509.load_der_x509_certificate(session.getpeercert(binary_form=True) or b"")
+    assert certificate.version is x509.Version.v3
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    found = names.get_values_for_type(x509.DNSName)
+    assert found
+    assert not [name for name in found if "*" in name]
+
+
+@pytest.mark.rows("DATA-TRN-020", "DATA-TRN-012")
+def test_a_certificate_of_another_authority_gets_nowhere(product: Product, cast: Cast) -> None:
+    with running(environment={"DOTS_DRIVER": "dryrun"}) as elsewhere:
+        stranger = elsewhere.new_client(elsewhere.new_domain(), "stranger")
+        made = ssl.create_default_context(cafile=str(cast.alice.ca))
+        made.load_cert_chain(stranger.cert, stranger.key)
+        with pytest.raises((ssl.SSLError, ConnectionError)), handshake(product, made) as session:
+            session.send(b"GET /restconf HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert not session.recv(1), "TLS 1.3 tells of it after the handshake"
+            raise ConnectionError
+
+
+@pytest.mark.rows("DATA-TRN-001", "DATA-ROOT-011")
+def test_nothing_is_answered_in_clear(product: Product) -> None:
+    with socket.create_connection(("localhost", product.data_port), timeout=10) as clear:
+        clear.sendall(b"GET /.well-known/host-meta HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        said = b""
+        while True:
+            try:
+                part = clear.recv(4096)
+            except ConnectionError:
+                break
+            if not part:
+                break
+            said += part
+    assert b"XRD" not in said
+    assert b"HTTP/1.1 200" not in said
+
+
+@pytest.mark.rows("DATA-TRN-023")
+def test_many_requests_go_over_one_connection(alice: Rest, cast: Cast) -> None:
+    connection = alice._connection
+    for _ in range(10):
+        assert alice.get().status == 200
+    assert alice._connection is connection
+
+
+# -- gateways
+
+
+@pytest.fixture
+def gateway(product: Product, cast: Cast) -> Iterator[Rest]:
+    name = f"gw.{cast.domain.name}"
+    out = product.home / "clients" / name
+    words = ["client", "add", name, "--domain", cast.domain.name, "--gateway", "--out", str(out), "--json"]
+    files = Files(name, product.manage(*words).json["serial"], out)
+    with closing(Rest(product, files, cuid=f"behind-{name}")) as one:
+        yield one
+
+
+@pytest.mark.rows("DATA-REG-020", "DATA-REG-026", "DATA-ERR-003", "DATA-AUZ-008")
+def test_a_gateway_registers_its_client_with_cdid_first(gateway: Rest, mallory: Rest, cast: Cast) -> None:
+    answer = gateway.post_alias(alias(cast))
+    assert answer.fault == (403, "access-denied")
+
+    body = {CLIENT: [{"cuid": gateway.cuid, "cdid": "client-7"}]}
+    assert gateway.post(DOTS_DATA, body).status == 201
+    assert gateway.get().json == body
+    assert gateway.post_alias(alias(cast)).status == 201
+    foreign = alias(cast, "foreign", target_prefix=["203.0.113.1/32"])
+    assert gateway.post_alias(foreign).error["error-app-tag"] == "dots-target-not-authorized"
+    assert mallory.get(gateway.mine).status == 404
+
+
+# -- rates, and what lasts
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[Product]:
+    with running(environment={"DOTS_DRIVER": "dryrun", "DOTS_CLIENT_RATE": "1", "DOTS_CLIENT_BURST": "20"}) as one:
+        yield one
+
+
+@pytest.mark.rows("DATA-OPS-003", "DATA-ERR-012", "DATA-GWY-009")
+def test_a_client_that_asks_too_much_is_told_when_to_come_again(slow: Product) -> None:
+    (cast,) = slow.new_casts(1)
+    with closing(Rest(slow, cast.alice)) as alice, closing(Rest(slow, cast.mallory)) as mallory:
+        answers = [alice.post(DOTS_DATA, {CLIENT: [{"cuid": f"new-{number}"}]}) for number in range(30)]
+        refused = [answer for answer in answers if answer.status == 503]
+        assert len(refused) >= 5
+        assert refused[-1].error["error-tag"] == "resource-denied"
+        assert int(refused[-1].headers["retry-after"]) >= 1
+        assert mallory.get(ROOT).status == 200, "others are not held back"
+
+
+@pytest.mark.rows("DATA-OPS-006", "DATA-LIF-013", "DATA-ACL-025")
+def test_what_was_answered_survives_the_death_of_the_process(slow: Product) -> None:
+    (cast,) = slow.new_casts(1)
+    with closing(Rest(slow, cast.bob)) as bob:
+        assert bob.register().status == 201
+        assert bob.post_acl(acl(cast)).status == 201
+        tag = bob.get("acls").etag
+        children = Path(f"/proc/{slow.pid}/task/{slow.pid}/children").read_text().split()
+        (data,) = [int(pid) for pid in children if b"rundata" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(data, signal.SIGKILL)
+        bob.close()
+
+        def back() -> bool:
+            try:
+                return bob.get("acls").status == 200
+            except OSError:
+                bob.close()
+                return False
+
+        until(back, within=20, what="the data channel being back")
+        assert bob.get("acls").etag == tag
+
+
+@pytest.mark.rows("DATA-ERR-002")
+def test_while_the_database_is_locked_the_answer_is_503(alice: Rest, cast: Cast, product: Product) -> None:
+    with databases.held(product.home, product.environment.get("DATABASE_URL", "")):
+        answer = alice.post_alias(alias(cast))
+    assert answer.fault == (503, "operation-failed")
+    assert answer.headers["retry-after"]
+    assert alice.get("aliases/alias=web").status == 404
+    assert alice.post_alias(alias(cast)).status == 201
+
+
+@pytest.mark.rows("DATA-TREE-004", "DATA-UPD-010", "DATA-ALI-014", "DATA-ALI-032")
+def test_writes_under_a_foreign_cuid_change_nothing(alice: Rest, mallory: Rest, connect: Connect, cast: Cast) -> None:
+    alice.post_alias(alias(cast, "b"), alias(cast, "a"))
+    body = {ALIAS: [alias(cast, "b", target_protocol=[6])]}
+    for method, path, content in (
+        ("PUT", "aliases/alias=b", body),
+        ("PATCH", "aliases/alias=b", body),
+        ("POST", "aliases", {ALIAS: [alias(cast, "c")]}),
+        ("DELETE", "", None),
+    ):
+        assert mallory.ask(method, f"{alice.mine}/{path}".rstrip("/"), content).status == 404, method
+    names = {one["name"] for one in alice.get("aliases/alias").json[ALIAS]}
+    assert names == {"a", "b"}
