@@ -29,6 +29,10 @@ class BadOption(DotsError):
     """A critical CoAP option is unknown or malformed (4.02)."""
 
 
+class InvalidParameter(DotsError):
+    """A value or a name in a body of the early draft is none that it knows (draft-reddy-dots-transport-05: 4.02)."""
+
+
 class NotFound(DotsError):
     """Nothing of that name exists for this client (4.04)."""
 

@@ -12,6 +12,7 @@ from rest_framework.request import Request
 
 from mitigation.data_channel import errors
 from mitigation.data_channel.renderers import MEDIA_TYPE
+from mitigation.protocol import strict_json
 from mitigation.protocol.nodes import MODULE, Node
 from mitigation.protocol.trees import INVALID, UNKNOWN
 
@@ -96,13 +97,9 @@ def read(request: Request) -> Any:
     if media_type != MEDIA_TYPE:
         raise errors.BadMessage(f"a body is {MEDIA_TYPE}", tag=INVALID, http_status=415)
     try:
-        return json.loads(octets.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except UnicodeDecodeError:
-        raise errors.BadMessage("the body is not UTF-8") from None
-    except RecursionError:
-        raise errors.BadMessage("the body is nested too deep") from None
+        return strict_json.loads(octets)
     except ValueError as error:
-        raise errors.BadMessage(f"the body is not JSON: {error}") from None
+        raise errors.BadMessage(str(error)) from None
 
 
 def only_member(value: Any) -> tuple[str, Any]:
@@ -120,16 +117,3 @@ def only_member(value: Any) -> tuple[str, Any]:
 def named(node: Node, value: Any) -> dict[str, Any]:
     """An answer's body: the node under its name, with that of its module (RFC 7951, section 4)."""
     return {f"{node.module}:{node.name}": value}
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the member {twice[:60]!r} is there twice")
-    return found
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")

@@ -15,7 +15,7 @@ from mitigation.data_channel.renderers import MEDIA_TYPE
 from mitigation.exceptions import DotsError, Unavailable
 from mitigation.protocol.edits import NoSuchNode, Taken
 from mitigation.protocol.trees import MODULE, Path, TreeFault
-from mitigation.services.datastore import OverQuota, Unregistered
+from mitigation.services.datastore import OverQuota, ReadOnly, Unregistered
 from mitigation.services.filter_checks import Contradiction
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def answer(error: Exception) -> Response | None:
             return _response(409, found)
         case Taken() | OverQuota():
             return _response(409, body("resource-denied", str(error), path=_path(error.path)))
-        case Unregistered() | AccessDenied():
+        case Unregistered() | AccessDenied() | ReadOnly():
             return _response(403, body("access-denied", str(error)))
         case NotAllowed():
             found = body("operation-not-supported", str(error), kind="protocol")

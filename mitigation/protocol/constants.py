@@ -8,6 +8,7 @@ PORT = 4646
 # application/dots+cbor: content format and CBOR tag have the same number (RFC 9132, sections 10.4 and 10.5).
 CONTENT_FORMAT = 271
 CBOR_TAG = 271
+JSON = 50  # content format application/json, of the early draft (RFC 7252, section 12.3)
 
 # RFC 9132, section 4.2, Table 1.
 WELL_KNOWN = (".well-known", "dots")

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import aiocoap
@@ -29,14 +29,15 @@ from mitigation.runtime.hints import Hints
 from mitigation.runtime.session_rows import SessionRows
 from mitigation.runtime.threads import writing
 from mitigation.runtime.writer import Writer
-from mitigation.services import mitigations, redirections
+from mitigation.services import early_filters, mitigations, redirections
 from mitigation.signal_channel import errors, reports
 from mitigation.signal_channel.book import Book, Identity
-from mitigation.signal_channel.dispatcher import Dispatcher
+from mitigation.signal_channel.dispatcher import Dispatcher, Resource
 from mitigation.signal_channel.limits import Limits
 from mitigation.signal_channel.observers import Observers
 from mitigation.signal_channel.presence import Presence
 from mitigation.signal_channel.redirections import Redirections
+from mitigation.signal_channel.resources.early_filters import WITH_VERSION, WITHOUT_VERSION, EarlyFilters
 from mitigation.signal_channel.resources.heartbeat import Heartbeat
 from mitigation.signal_channel.resources.mitigate import Mitigate
 from mitigation.signal_channel.statuses import Statuses
@@ -103,7 +104,11 @@ class SignalWorker:
     def _site(self) -> Dispatcher:
         self._mitigate = Mitigate(self._writer, self._observers, self._statuses, clock.now)
         return Dispatcher(
-            {"mitigate": self._mitigate, "hb": Heartbeat()}, self._identify, self._limits, self._redirections
+            {"mitigate": self._mitigate, "hb": Heartbeat()},
+            self._identify,
+            self._limits,
+            self._redirections,
+            _early_forms() if settings.DOTS_EARLY_DRAFT else None,
         )
 
     def _say_sizes(self) -> None:
@@ -302,3 +307,21 @@ def _keys_of(ids: set[int]) -> list[tuple[int, str, str, int]]:
 
 def _who(identity: Identity | None) -> str:
     return f"{identity.client_name} of {identity.domain_name}" if identity else "unregistered client"
+
+
+def _early_forms() -> Mapping[tuple[str, ...], Resource]:
+    """What draft-reddy-dots-transport-05 has at paths of its own."""
+
+    def at_path(*methods: Code) -> EarlyFilters:
+        return EarlyFilters(
+            methods,
+            store=writing(early_filters.store),
+            remove=writing(early_filters.remove),
+            shown=database_sync_to_async(early_filters.shown),
+            now=clock.now,
+        )
+
+    return {
+        WITH_VERSION: at_path(Code.GET, Code.POST, Code.DELETE),
+        WITHOUT_VERSION: at_path(Code.GET, Code.DELETE),
+    }

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Sum
 
@@ -22,6 +23,7 @@ from mitigation.models import Acl, Alias, Client, Cuid
 from mitigation.protocol.acls import ace_json, parse_acl
 from mitigation.protocol.aliases import parse_alias
 from mitigation.protocol.constants import MAXIMUM_CUID_OCTETS
+from mitigation.protocol.early_filters import is_reserved
 from mitigation.protocol.edits import Place, Taken, Tree, find
 from mitigation.protocol.filters import ActivationType
 from mitigation.protocol.trees import INVALID, Path, TreeFault, entry
@@ -55,6 +57,10 @@ class OverQuota(DotsError):
     def __init__(self, path: Path, sentence: str) -> None:
         super().__init__(sentence)
         self.path = path
+
+
+class ReadOnly(DotsError):
+    """The server itself keeps this registration, for filters that come in another form (403)."""
 
 
 class Unregistered(DotsError):
@@ -161,14 +167,22 @@ def load(client: Client, place: Place = (), *, now: datetime) -> Store:
 
 
 def edit(
-    client_id: int, change: Change, *, check: Check = lambda store: None, place: Place = (), now: datetime
+    client_id: int,
+    change: Change,
+    *,
+    check: Check = lambda store: None,
+    place: Place = (),
+    door: str = "data",
+    until: datetime | None = None,
+    now: datetime,
 ) -> Store:
     """Change the client's tree; `check` may refuse after the rows are locked. Returns what stands afterwards.
 
-    The change is at `place` or below it.
+    The change is at `place` or below it. `until`: when what is judged anew ends, where that is not RFC 8783's week.
 
     Raises what `change` and `check` raise, TreeFault, Taken for another client's cuid or a filter that contradicts
-    another client's, OverQuota, and Unavailable while a filter that works at once could not be put in force.
+    another client's, OverQuota, ReadOnly for what only the signal channel changes, and Unavailable while a filter that
+    works at once could not be put in force.
     """
     with unit_of_work(now) as unit:
         locks.domains_of_clients([client_id])
@@ -176,7 +190,7 @@ def edit(
         _let_go(client, unit)
         store = Store(client, now, place)
         check(store)
-        _Writer(store, unit).write(change(store.tree))
+        _Writer(store, unit, door, until or now + LIFETIME).write(change(store.tree))
         store.refresh()
         return store
 
@@ -210,9 +224,11 @@ def _let_go(client: Client, unit: Unit) -> None:
 class _Writer:
     """Turns the difference between two trees into rows."""
 
-    def __init__(self, store: Store, unit: Unit) -> None:
+    def __init__(self, store: Store, unit: Unit, door: str, until: datetime) -> None:
         self._store = store
         self._unit = unit
+        self._door = door
+        self._until = until
         self._client = store.client
         self._holdings = store._holdings
         self._allowed = scopes.allowed([self._client.domain_id])[self._client.domain_id]
@@ -220,6 +236,8 @@ class _Writer:
     def write(self, tree: Tree) -> None:
         before = {one["cuid"]: one for one in self._store.tree["dots-client"]}
         after = {one["cuid"]: one for one in tree.get("dots-client", ())}
+        if self._door == "data":
+            _refuse_reserved(before, after)
         for cuid in before.keys() - after.keys():
             self._deregister(self._holdings[cuid])
         for cuid, one in after.items():
@@ -296,7 +314,7 @@ class _Writer:
         if row is None:
             row = Alias(client=self._client, cdid=holding.row.cdid, cuid=holding.row.cuid, name=alias.name)
             row.created_at = row.changed_at = now
-        before, row.target, row.expires_at = row.tree, alias.target.as_json(), now + LIFETIME
+        before, row.target, row.expires_at = row.tree, alias.target.as_json(), self._until
         if row.tree != alias.tree:
             row.tree, row.changed_at = alias.tree, now
         self._audit(*_told(row, "alias"), before=before or None, after=alias.tree)
@@ -343,7 +361,7 @@ class _Writer:
         judged = {ace.name: ace_json(ace) for ace in acl.aces}
         row.aces = [judged.get(one["name"], one) for one in aces]
         row.ace_count, row.position = len(row.aces), position
-        row.refreshed_at, row.expires_at = now, now + LIFETIME
+        row.refreshed_at, row.expires_at = now, self._until
         after = _stored(row)
         if before != after:
             row.changed_at = now
@@ -378,8 +396,16 @@ class _Writer:
 
     def _audit(self, action: str, subject: str, *, before: Any = None, after: Any = None) -> None:
         self._unit.audit(
-            door="data", actor=actor_of(self._client), action=action, subject=subject, before=before, after=after
+            door=self._door, actor=actor_of(self._client), action=action, subject=subject, before=before, after=after
         )
+
+
+def _refuse_reserved(before: Mapping[str, Tree], after: Mapping[str, Tree]) -> None:
+    """Raises ReadOnly. Once nobody can reach them in their own form, a client may still take all of them away."""
+    for cuid in {**before, **after}:
+        is_touched = after.get(cuid) is not before.get(cuid)
+        if is_touched and is_reserved(cuid) and (settings.DOTS_EARLY_DRAFT or cuid in after):
+            raise ReadOnly("filters of the early draft are changed on the signal channel only, in its own form")
 
 
 # -- rows as trees ----------------------------------------------------------------------------------------------------

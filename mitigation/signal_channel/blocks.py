@@ -79,3 +79,10 @@ class Blocks:
             if body.began > limit and len(self._unfinished) < MAXIMUM_BODIES:
                 return
             del self._unfinished[key]
+
+
+def with_block1(answer: Message, request: Message) -> Message:
+    """The answer to a block says which one it answers (RFC 7959, section 2.3)."""
+    if request.opt.block1 is not None:
+        answer.opt.block1 = request.opt.block1
+    return answer

@@ -47,8 +47,11 @@ class Dispatcher:
         identify: Identify,
         limits: Limits | None = None,
         redirections: Redirections | None = None,
+        elsewhere: Mapping[tuple[str, ...], Resource] | None = None,
     ) -> None:
+        """`resources` by name, below /.well-known/dots; `elsewhere` by the whole path."""
         self._resources = resources
+        self._elsewhere = elsewhere or {}
         self._identify = identify
         self._limits = limits
         self._redirections = redirections
@@ -74,10 +77,7 @@ class Dispatcher:
         if self._limits is not None:
             self._limits.take(request.remote, heartbeat=request.opt.uri_path == HEARTBEAT)
         options.check(request)
-        name = paths.resource_name(request.opt.uri_path)
-        resource = self._resources.get(name)
-        if resource is None:
-            raise NotFound(f"there is no resource {name[:40]!r} here")
+        name, resource = self._find(tuple(request.opt.uri_path))
         options.check_method(request, name, resource.methods)
         if request.code == Code.PUT:  # a body of GET or DELETE means nothing, whatever it says it is
             options.check_content_format(request)
@@ -87,6 +87,16 @@ class Dispatcher:
         if self._redirections and identity is not None:
             await self._redirections.check(request, identity)
         return await resource.render(request, identity, pipe)
+
+    def _find(self, path: tuple[str, ...]) -> tuple[str, Resource]:
+        """With its name. Raises NotFound."""
+        if (found := self._elsewhere.get(path)) is not None:
+            return path[-1], found
+        name = paths.resource_name(path)
+        resource = self._resources.get(name)
+        if resource is None:
+            raise NotFound(f"there is no resource {name[:40]!r} here")
+        return name, resource
 
 
 class Identify(Protocol):

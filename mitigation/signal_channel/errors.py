@@ -14,6 +14,7 @@ CODES: dict[type[exceptions.DotsError], Code] = {
     exceptions.OutsidePolicy: Code.BAD_REQUEST,
     exceptions.Unauthorized: Code.UNAUTHORIZED,
     exceptions.BadOption: Code.BAD_OPTION,
+    exceptions.InvalidParameter: Code.BAD_OPTION,
     exceptions.NotFound: Code.NOT_FOUND,
     exceptions.MethodNotAllowed: Code.METHOD_NOT_ALLOWED,
     exceptions.NotAcceptable: Code.NOT_ACCEPTABLE,

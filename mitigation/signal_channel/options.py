@@ -64,15 +64,15 @@ def check_method(request: Message, resource: str, methods: Sequence[Code]) -> No
         raise MethodNotAllowed(f"{resource} takes {', '.join(method.name for method in methods)} only")
 
 
-def check_content_format(request: Message) -> None:
+def check_content_format(request: Message, wanted: int = CONTENT_FORMAT) -> None:
     """A body without Content-Format is DOTS by context. Raises UnsupportedContentFormat for any other."""
     declared = request.opt.content_format
-    if declared is not None and int(declared) != CONTENT_FORMAT:
-        raise UnsupportedContentFormat(f"content format {int(declared)} is not read here, only {CONTENT_FORMAT}")
+    if declared is not None and int(declared) != wanted:
+        raise UnsupportedContentFormat(f"content format {int(declared)} is not read here, only {wanted}")
 
 
-def check_accept(request: Message) -> None:
-    """Raises NotAcceptable where the peer wants anything but application/dots+cbor."""
+def check_accept(request: Message, given: int = CONTENT_FORMAT) -> None:
+    """Raises NotAcceptable where the peer wants anything but what is given, application/dots+cbor."""
     accept = request.opt.accept
-    if accept is not None and int(accept) != CONTENT_FORMAT:
-        raise NotAcceptable(f"content format {int(accept)} cannot be given, only {CONTENT_FORMAT}")
+    if accept is not None and int(accept) != given:
+        raise NotAcceptable(f"content format {int(accept)} cannot be given, only {given}")

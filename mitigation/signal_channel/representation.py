@@ -14,7 +14,7 @@ from mitigation.exceptions import MalformedRequest
 from mitigation.protocol.constants import CONTENT_FORMAT
 
 
-def content(request: Message, payload: bytes, *, max_age: int) -> Message:
+def content(request: Message, payload: bytes, *, max_age: int, content_format: int = CONTENT_FORMAT) -> Message:
     """2.05 with the block asked for, or 2.03 where the peer has this very representation (never for later blocks).
 
     Raises MalformedRequest for a block past the end.
@@ -23,7 +23,7 @@ def content(request: Message, payload: bytes, *, max_age: int) -> Message:
     asked = request.opt.block2
     if etag in request.opt.etags and (asked is None or asked.block_number == 0):
         return Message(code=Code.VALID, etag=etag, max_age=max_age)
-    message = Message(code=Code.CONTENT, content_format=CONTENT_FORMAT, etag=etag, max_age=max_age)
+    message = Message(code=Code.CONTENT, content_format=content_format, etag=etag, max_age=max_age)
     _put_block(message, payload, asked, request.remote.maximum_block_size_exp)
     if request.opt.size2 == 0:
         message.opt.size2 = len(payload)

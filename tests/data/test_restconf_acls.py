@@ -465,3 +465,20 @@ def test_mallory_meets_nothing_of_it(alice: Rest, mallory: Rest, cast: Cast) -> 
             assert mallory.ask(method, f"{alice.mine}/{path}", body).status in (400, 404, 405), (method, path)
     assert read(alice) == acl(cast)
     assert alice.cuid not in mallory.get(DOTS_DATA).content.decode()
+
+
+@pytest.mark.rows("DATA-LIF-002")
+def test_what_has_run_out_may_be_made_anew(console: Console, cast: Cast, alice: Rest) -> None:
+    drop = {"forwarding": "ietf-access-control-list:drop"}
+    acl = {"name": "again", "aces": {"ace": [{"name": "all", "actions": drop}]}}
+    alias = {"name": "again", "target-prefix": [f"{cast.domain.host}/32"]}
+    for kind, one in (("acl", acl), ("alias", alias)):
+        post = alice.post_acl if kind == "acl" else alice.post_alias
+        assert post(one).status == 201
+        console.run(
+            "from datetime import timedelta\n"
+            "for model in (Acl, Alias):\n"
+            "    model.objects.filter(client__name=name).update(expires_at=now - timedelta(seconds=1))",
+            name=cast.alice.name,
+        )
+        assert post(one).status == 201, kind

@@ -17,6 +17,7 @@ import pytest
 from mitigation.runtime.privileges import CAP_NET_ADMIN
 from tests.harness.product import Product, running
 from tests.harness.waiting import until
+from tests.harness.wire import GET, peer
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 
@@ -136,6 +137,12 @@ def test_a_child_that_dies_comes_back(demo: Product) -> None:
     )
     client = demo.client(_demo_files(demo), "status")
     assert client.status in (0, 1), client.err
+
+
+@pytest.mark.rows("SIG-LEG-007")
+def test_the_demo_takes_the_forms_of_the_early_draft(demo: Product) -> None:
+    with peer(_demo_files(demo), demo.signal_port) as client:
+        assert client.ask(GET, ".well-known/v1/filter", absolute=True).code == "2.05"
 
 
 def _demo_files(product: Product):  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from argparse import ArgumentParser
@@ -39,6 +40,7 @@ class Command(BaseCommand):
             raise CommandError("not started: see above; `manage.py doctor` looks again")
         if options["demo"]:
             demo.make()
+            os.environ.setdefault("DOTS_EARLY_DRAFT", "yes")  # for the processes that are started from here
         name, _ = driver.choose()
         points.ensure_local(
             settings.DOTS_POINT,

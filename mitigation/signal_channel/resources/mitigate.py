@@ -16,10 +16,11 @@ from mitigation.exceptions import MalformedRequest, NotFound
 from mitigation.models import Mitigation
 from mitigation.protocol import messages, paths
 from mitigation.protocol.constants import CONTENT_FORMAT
+from mitigation.protocol.early_filters import is_reserved
 from mitigation.protocol.messages import Content
 from mitigation.services.mitigations import Granted, Outcome, Refused, Submission, Withdrawal
 from mitigation.signal_channel import options, reports
-from mitigation.signal_channel.blocks import Blocks
+from mitigation.signal_channel.blocks import Blocks, with_block1
 from mitigation.signal_channel.book import Identity
 from mitigation.signal_channel.observers import Observers, State
 from mitigation.signal_channel.representation import Snapshots, content
@@ -63,7 +64,7 @@ class Mitigate:
         client_id, path = _asked_by(request, identity)
         payload = self._blocks.take(request)
         if payload is None:
-            return _with_block1(Message(code=Code.CONTINUE), request)
+            return with_block1(Message(code=Code.CONTINUE), request)
         wanted = messages.decode_mitigation(payload, path)
         submission = Submission(
             client_id,
@@ -81,7 +82,7 @@ class Mitigate:
             payload=messages.encode_grant(outcome.mid, outcome.lifetime, outcome.conflict),
             content_format=CONTENT_FORMAT,
         )
-        return _with_block1(answer, request)
+        return with_block1(answer, request)
 
     async def _delete(self, request: Message, identity: Identity) -> Message:
         client_id, path = _asked_by(request, identity)
@@ -135,6 +136,8 @@ def _asked_by(request: Message, identity: Identity) -> tuple[int, paths.Path]:
     A cdid that is declared equivalent to another gateway's is taken for that one.
     """
     path = paths.parse(request.opt.uri_path)
+    if is_reserved(path.cuid):
+        raise MalformedRequest("this cuid is kept for filters of the early draft; choose another one")
     if not identity.is_gateway:
         return identity.client_id, replace(path, cdid=None)
     client_id, cdid = identity.equivalents.get(path.cdid or "", (identity.client_id, path.cdid))
@@ -153,10 +156,3 @@ def _part_asked_for(request: Message) -> Content:
         if name == "c" and value in {part.value for part in Content}:
             return Content(value)
     return Content.ALL
-
-
-def _with_block1(answer: Message, request: Message) -> Message:
-    """The answer to a block says which one it answers (RFC 7959, section 2.3)."""
-    if request.opt.block1 is not None:
-        answer.opt.block1 = request.opt.block1
-    return answer
