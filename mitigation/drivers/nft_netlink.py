@@ -24,6 +24,7 @@ _GET_CHAINS, _GET_RULES, _GET_SETS, _GET_OBJECTS = (_SUBSYSTEM | number for numb
 _ANONYMOUS, _MAP = 1, 8 | 64  # flags of sets; a map to objects is a map
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _POLICIES = ("drop", "accept")
+_LIMIT = 4  # of the types of object: NFT_OBJECT_LIMIT
 _ERROR, _DONE = 2, 3
 _REQUEST, _DUMP, _INTERRUPTED = 1, 0x300, 16
 _INET = 1  # NFPROTO_INET
@@ -135,7 +136,7 @@ class Netlink:
 
     def limits(self, table: str) -> set[str]:
         """Names of the named limits of the table."""
-        limit = (4).to_bytes(4, "big")  # the type of object: NFT_OBJECT_LIMIT
+        limit = _LIMIT.to_bytes(4, "big")
         messages = self._listed(_GET_OBJECTS, _text(1, table), _attribute(3, limit))
         return {_named(*message, wanted=2) for message in messages}
 
@@ -150,6 +151,11 @@ class Netlink:
                     comment = _shown_comment(answer, first, last)
             found.setdefault(_named(answer, start, end, wanted=2), []).append(comment)
         return found
+
+    def limits_asked(self, table: str, chain: str) -> set[str]:
+        """The named limits that the rules of this chain ask."""
+        listed = self._listed(_GET_RULES, _text(1, table), _text(2, chain))
+        return {name for message in listed for name in _objects_of(*message, kind=_LIMIT)}
 
     def counters(self, table: str) -> list[NamedCounter]:
         """The named counters of the table."""
@@ -395,6 +401,19 @@ def _read_chain(answer: bytes, start: int, end: int) -> tuple[str, str, BaseChai
             named = _HOOKS[hook] if hook < len(_HOOKS) else str(hook)
             base = (type_, named, priority, _POLICIES[policy] if policy in (0, 1) else str(policy))
     return _named(answer, start, end, wanted=1), _named(answer, start, end, wanted=3), base
+
+
+def _objects_of(answer: bytes, start: int, end: int, *, kind: int) -> Iterator[str]:
+    """Names of the objects of this type that a rule refers to."""
+    for what, first, last in _attributes(answer, start, end):
+        if what != 4:  # its expressions
+            continue
+        for _, at, until in _attributes(answer, first, last):
+            if _named(answer, at, until, wanted=1) != "objref":
+                continue
+            for inner, begin, stop in _attributes(answer, at, until):
+                if inner == 2 and _number(answer, begin, stop, wanted=1) == kind:
+                    yield _named(answer, begin, stop, wanted=2)
 
 
 def _read_counter(answer: bytes, start: int, end: int) -> NamedCounter:

@@ -1,10 +1,10 @@
-"""What is really in the kernel, read into values of ours: the structure as nft's JSON has it, elements by netlink."""
+"""What is really in the kernel, read into values of ours: by netlink."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mitigation.drivers.nft_netlink import BaseChain, Element, Netlink
 from mitigation.drivers.nft_ruleset import FILTERS, Chain, Place, Ruleset, number_of_parts, unpacked, version_of
@@ -56,34 +56,15 @@ class Structure:
         return self.chains[chain.name] == hooks.get(chain.name)
 
 
-def read_structure(listed: Iterable[dict[str, Any]], table: str) -> Structure:
-    found = Structure()
-    for item in listed:
-        ((what, value),) = item.items()
-        if what == "table" and value["name"] == table:
-            found.exists = True
-        if what not in ("chain", "map", "set", "limit", "rule") or value.get("table") != table:
-            continue
-        if what == "rule":
-            found.comments.setdefault(value["chain"], []).append(value.get("comment"))
-            asked = {part["limit"] for part in value.get("expr", ()) if isinstance(part.get("limit"), str)}
-            found.limits_of.setdefault(value["chain"], set()).update(asked)
-        elif what == "chain":
-            found.comments.setdefault(value["name"], [])
-            is_base = "hook" in value
-            found.chains[value["name"]] = (
-                (value["type"], value["hook"], value["prio"], value["policy"]) if is_base else None
-            )
-        else:
-            {"map": found.maps, "set": found.sets, "limit": found.limits}[what].add(value["name"])
+def read_structure(netlink: Netlink, table: str) -> Structure:
+    """Raises DriverError."""
+    found = read_quickly(netlink, table)
+    found.limits_of = {name: netlink.limits_asked(table, name) for name in found.chains if name.startswith("do_")}
     return found
 
 
 def read_quickly(netlink: Netlink, table: str) -> Structure:
-    """The same by netlink, without what each chain asks and without the rules of clients' filters.
-
-    nft takes a second to list 10,000 of these, and here nobody looks at them.
-    """
+    """The same without what each chain asks. Rules of clients' filters are left out: there may be 10,000 of them."""
     found = Structure(chains=netlink.chains(table))
     for name in found.chains:
         is_filter = name.startswith(FILTERS)

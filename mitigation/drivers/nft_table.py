@@ -82,7 +82,8 @@ class NftTable:
     # Reading
 
     def structure(self) -> Structure:
-        return read_structure(self.nft.structure(), self.ruleset.table)
+        self.nft.answer()
+        return read_structure(self.netlink, self.ruleset.table)
 
     def quick_structure(self) -> Structure:
         return read_quickly(self.netlink, self.ruleset.table)

@@ -66,8 +66,8 @@ class NftablesDriver(Driver):
         self.stateful = stateful
         self.max_rules = max_rules
         self._read_at: tuple[int | None, int] = (None, 0)  # the kernel's generation, and changes of our own until then
-        self._nft = Nft(netns=netns, timeout=timeout)
         self._netlink = Netlink(netns=netns)
+        self._nft = Nft(netns=netns, timeout=timeout, generation=self._netlink.generation)
         self._ruleset = Ruleset(table, stateful=stateful, meter_size=meter_size, mark=mark)
         self._table = NftTable(self._nft, self._netlink, self._ruleset)
         self._filters = NftFilters(self._table, nft_filters.FilterTexts(self._ruleset.version, mark))
@@ -164,10 +164,7 @@ class NftablesDriver(Driver):
         return found if self._netlink.generation() is not None and self.is_as_read() else None
 
     def is_as_read(self) -> bool:
-        """Other tables of this network namespace count as well: the kernel has one number for all.
-
-        A transaction of our own that had nothing to change is taken for one: it would hide one of somebody else's.
-        """
+        """Other tables of this network namespace count as well: the kernel has one number for all."""
         then, changes = self._read_at
         now = self._netlink.generation()
         return then is None or now is None or now == (then + self._nft.changes - changes) % 2**32

@@ -16,7 +16,7 @@ from mitigation.drivers.dryrun import DryRunDriver
 from mitigation.drivers.nft_lock import TableLock
 from mitigation.drivers.nft_netlink import Element
 from mitigation.drivers.nft_process import Nft, NftFailed
-from mitigation.drivers.nft_readback import read_counted, read_scoped, read_structure
+from mitigation.drivers.nft_readback import read_counted, read_scoped
 from mitigation.drivers.nft_ruleset import HOOKS, Place, Ruleset, parts, version_of
 from mitigation.drivers.nftables import NftablesDriver
 from mitigation.drivers.registry import get_driver
@@ -239,15 +239,6 @@ def test_elements_with_other_comments_have_no_key():
     assert (counted.key, counted.value, counted.packets) == (None, "198.51.100.7 . 17", 1)
 
 
-def test_tables_of_other_names_are_not_read():
-    listed = [{"table": {"name": "other"}}, {"chain": {"table": "other", "name": "c"}}, {"metainfo": {"version": "1"}}]
-
-    structure = read_structure(listed, "dots")
-
-    assert not structure.exists
-    assert not structure.names
-
-
 # The program
 
 
@@ -272,13 +263,6 @@ def test_a_large_change_is_given_the_time_it_takes_and_a_small_one_is_not(tmp_pa
     assert nft.changes == 1
 
 
-def test_an_nft_that_talks_nonsense_is_an_error(tmp_path, fake_nft):
-    fake_nft("echo '{}'")
-
-    with pytest.raises(DriverError, match="not its JSON"):
-        nftables(tmp_path).installed()
-
-
 def test_an_nft_that_is_not_allowed_is_told_apart(tmp_path, fake_nft, monkeypatch):
     fake_nft("echo 'Operation not permitted (you must be root)' >&2; exit 1")
     monkeypatch.setattr(nft_process, "may_administer_network", lambda: True)
@@ -298,7 +282,7 @@ def test_without_the_program_or_the_right_health_says_which(tmp_path, fake_nft, 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert nftables(tmp_path).health().sentence == "the program nft is not installed here"
     with pytest.raises(DriverError, match="cannot be started") as failure:
-        Nft().structure()
+        Nft().answer()
     assert not failure.value.retryable
 
 
