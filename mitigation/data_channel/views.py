@@ -198,7 +198,7 @@ class Data(RestconfView):
 
     def _writable(self, request: Request, method: str) -> Place:
         place = self._place(request)
-        if not place or (place == place[:1] and place[0].node is DOTS_DATA and method != "POST"):
+        if not place or (len(place) == 1 and place[0].node is DOTS_DATA and method != "POST"):
             raise AccessDenied("a client changes its own entries, not the datastore")
         for step in place:
             if not library.is_writable(step.node):
