@@ -217,9 +217,16 @@ class Projector:
         projection.moved |= moved
 
     def _to_be_told(self, rows: Mapping[int, Sequence[Any]]) -> set[int]:
-        """Mitigations whose status somebody else changed to one that evidence may move."""
+        """Mitigations in a status that evidence may move.
+
+        In progress counts each time: since the last look it may have been mitigated, withdrawn and asked for again.
+        """
         before, self._statuses = self._statuses, {pk: row[-3] for pk, row in rows.items()}
-        return {pk for pk, now in self._statuses.items() if now != before.get(pk) and now not in _SETTLED}
+        return {
+            pk
+            for pk, now in self._statuses.items()
+            if now == Status.IN_PROGRESS or (now != before.get(pk) and now not in _SETTLED)
+        }
 
 
 def _end(row: Sequence[Any]) -> datetime | None:

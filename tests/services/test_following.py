@@ -262,6 +262,21 @@ def test_a_renewed_request_that_was_ending_is_told_as_mitigated_again(
     assert Mitigation.objects.get().status == 2
 
 
+def test_so_is_one_that_ended_and_was_renewed_between_two_looks(
+    world: World, submit: Submit, withdraw: Callable[..., None]
+) -> None:
+    """The last look saw it in progress and made it mitigated itself; in progress is what the next one sees again."""
+    granted(submit(world.cast.alice, request(1)))
+    world.look(full=True)
+    withdraw(world.cast.alice, 1)
+    granted(submit(world.cast.alice, request(1)))
+    assert Mitigation.objects.get().status == 1
+
+    world.look()
+
+    assert Mitigation.objects.get().status == 2
+
+
 def test_the_breaker_trips_while_following(world: World, submit: Submit) -> None:
     granted(submit(world.cast.alice, request(1, "198.51.100.1/32")))
     world.look(full=True)
