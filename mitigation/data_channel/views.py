@@ -234,8 +234,7 @@ class Data(RestconfView):
             # What is not there for this client is 404, whatever tags it names.
             find(before.tree, place[1:-1] if request.method == "PUT" else place[1:])
             tags = self._tags(before, place) if exists(before.tree, place[1:]) else None
-            there = tags if tags is not None and (len(place) == 1 or is_set(before.tree, place[1:])) else None
-            preconditions.check_write(request.headers, there and there[0], there and there[1])
+            preconditions.check_write(request.headers, tags and tags[0], tags and tags[1])
             look(before)
 
         try:

@@ -105,12 +105,14 @@ def create(tree: Tree, place: Place, value: Any, insert: Insert | None = None) -
 def replace(tree: Tree, place: Place, value: Any, insert: Insert | None = None) -> dict[str, Any]:
     """Also creates. What is replaced stays where it is unless `insert` moves it. Raises NoSuchNode."""
     find(tree, place[:-1])
+    _refuse_another_key(place, value)
     return _changed(tree, place, lambda _: value, insert)
 
 
 def merge(tree: Tree, place: Place, value: Any) -> dict[str, Any]:
     """Adds and overwrites, never takes away (section 4.6.1). Raises NoSuchNode."""
     find(tree, place)
+    _refuse_another_key(place, value)
     node = place[-1].node
     one = Node(node.name, Shape.CONTAINER, node.children) if place[-1].key is not None else node
     return _changed(tree, place, lambda old: _merged(one, old, value))
@@ -127,6 +129,12 @@ def remove(tree: Tree, place: Place) -> dict[str, Any]:
     if len(place) > 1 and place[-2].node.key == last.node.name:
         raise TreeFault(INVALID, path_of(place), f"{last.node.name} is the key of its entry and goes only with it")
     return _changed(tree, place, lambda _: None)
+
+
+def _refuse_another_key(place: Place, value: Any) -> None:
+    """Raises TreeFault: no PUT or PATCH gives an entry another key (RFC 8040, sections 4.5 and 4.6.1)."""
+    if len(place) > 1 and place[-1].node.name in place[-2].node.key.split() and str(value) != place[-2].key:
+        raise TreeFault(INVALID, path_of(place), f"{place[-1].node.name} is the key of its entry and stays as it is")
 
 
 # -- inside -----------------------------------------------------------------------------------------------------------

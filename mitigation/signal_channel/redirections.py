@@ -6,7 +6,7 @@ A domain under attack is not sent away (RFC 8612, SIG-005), so what stands for i
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from aiocoap import Code, Message
 
@@ -19,10 +19,10 @@ GRACE = 10.0  # seconds from the first 5.03 to the end of the session: an answer
 
 
 class Redirections:
-    """`busy` reads which domains are under attack. Session ids are those of the transport."""
+    """`busy` reads which of some domains are under attack. Session ids are those of the transport."""
 
     def __init__(
-        self, busy: Callable[[], Awaitable[set[int]]], *, monotonic: Callable[[], float] = time.monotonic
+        self, busy: Callable[[Collection[int]], Awaitable[set[int]]], *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._busy = busy
         self._monotonic = monotonic
@@ -48,7 +48,7 @@ class Redirections:
         # Without a lifetime it concerns the request for mitigation alone, and the session goes on.
         if not found.ttl and (request.code != Code.PUT or resource_name(request.opt.uri_path) != "mitigate"):
             return
-        if identity.domain_id in await self._busy():
+        if await self._busy({identity.domain_id}):
             return
         if found.ttl:
             self._note(request.remote.session_id)
@@ -59,13 +59,10 @@ class Redirections:
         if not self._standing:
             self._told.clear()
             return {}
-        busy = await self._busy()
-        due = {}
-        for session_id, identity in sessions:
-            found = self._of(identity)
-            if found is not None and found.ttl and identity.domain_id not in busy:
-                due[session_id] = found
-        return due
+        named = [(session_id, one.domain_id, self._of(one)) for session_id, one in sessions]
+        lasting = [(session_id, pk, found) for session_id, pk, found in named if found is not None and found.ttl]
+        busy = await self._busy({pk for _, pk, _ in lasting})
+        return {session_id: found for session_id, pk, found in lasting if pk not in busy}
 
     def sent_away(self, session_id: int) -> None:
         """It was told by a notification."""

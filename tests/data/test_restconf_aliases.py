@@ -159,6 +159,17 @@ def test_a_key_that_is_not_the_paths_changes_nothing(alice: Rest, cast: Cast) ->
     assert read(alice) == alias(cast)
 
 
+@pytest.mark.rows("DATA-UPD-004")
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize(("path", "leaf"), [("aliases/alias=web/name", "name"), ("cuid", "cuid")])
+def test_the_leaf_of_a_key_stays_as_it_is(alice: Rest, cast: Cast, method: str, path: str, leaf: str) -> None:
+    alice.post_alias(alias(cast))
+    answer = alice.ask(method, path, {f"{MODULE}:{leaf}": "other"})
+    assert answer.fault == (400, "invalid-value")
+    assert answer.error["error-path"].endswith(f"/{leaf}")
+    assert read(alice) == alias(cast)
+
+
 @pytest.mark.rows("DATA-ALI-027", "DATA-ALI-028", "DATA-ALI-029", "DATA-GET-002")
 def test_what_is_deleted_is_gone(alice: Rest, cast: Cast) -> None:
     alice.post_alias(alias(cast))

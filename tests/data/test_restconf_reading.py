@@ -259,6 +259,14 @@ def test_a_change_may_depend_on_what_is_there(filled: Rest, cast: Cast) -> None:
     assert filled.put("acls/acl=new", {ACL: [acl(cast, "new")]}, headers={"If-None-Match": "*"}).status == 201
 
 
+@pytest.mark.rows("DATA-CND-006")
+def test_the_tag_of_an_empty_container_holds_for_the_first_entry(alice: Rest, cast: Cast) -> None:
+    tag = alice.get("acls").etag
+    new = {ACL: [acl(cast, "new")]}
+    assert alice.post("acls", new, headers={"If-Match": tag}).status == 201
+    assert alice.post("acls", {ACL: [acl(cast, "more")]}, headers={"If-Match": tag}).status == 412
+
+
 @pytest.mark.rows("DATA-CND-008")
 def test_what_is_known_already_is_not_sent_again(filled: Rest) -> None:
     answer = filled.get("acls")
