@@ -95,7 +95,7 @@ def insertion(query: Query, place: Place, root: Node) -> Insert | None:
         raise _bad(f"point: {error}") from None
     if not meant or meant[:-1] != place[:-1] or meant[-1].node is not place[-1].node or meant[-1].key is None:
         raise _bad("point names no entry of the same list")
-    return Insert(query.insert, meant[-1].key)  # type: ignore[arg-type]
+    return Insert(query.insert, meant[-1].key)  # type: ignore[arg-type]  # one of _WHERE
 
 
 def _split(text: str) -> dict[str, str]:

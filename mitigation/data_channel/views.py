@@ -87,6 +87,7 @@ class RestconfView(APIView):
 
     def handle_exception(self, exc: Exception) -> Response:
         if getattr(exc, "status_code", None) == 401:
+            # As the framework's own handler does: no class of its exceptions declares it.
             exc.auth_header = self.get_authenticate_header(self.request)  # type: ignore[attr-defined]
         found = errors.answer(exc)
         if found is None:
@@ -192,6 +193,7 @@ class Data(RestconfView):
     # -- where
 
     def _place(self, request: Request) -> Place:
+        # Django's path is decoded already, and an ASGI request has a scope, which its type does not say.
         raw = request._request.scope["raw_path"].decode("ascii", errors="replace")  # type: ignore[attr-defined]
         text = raw[len(paths.DATA) :] if raw.startswith(paths.DATA) else ""
         return paths.parse(text, ROOT)
