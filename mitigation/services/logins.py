@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from math import ceil
 
-from django.db.models import Q, QuerySet
+from django.db.models import Min, Q, QuerySet, Sum
 
 from mitigation.exceptions import DotsError
 from mitigation.models import LoginRecord
@@ -79,7 +79,7 @@ def _count(record: LoginRecord, unit: Unit) -> None:
 
 
 def _wait(record: LoginRecord, now: datetime) -> timedelta:
-    own = record.failed_at + _own_wait(record) - now if record.failed_at is not None else timedelta(0)
+    own = _own_wait(record) - (now - record.failed_at) if record.failed_at is not None else timedelta(0)
     if record.succeeded_at is not None and record.succeeded_at > now - KEPT:
         return own
     recent = LoginRecord.objects.filter(failed_at__gt=now - WINDOW)
@@ -98,7 +98,8 @@ def _own_wait(record: LoginRecord) -> timedelta:
 
 def _above(recent: QuerySet[LoginRecord], bound: int, now: datetime) -> timedelta:
     """Until the oldest of them leaves the window."""
-    rows = list(recent.order_by("failed_at").values_list("failures", "failed_at"))
-    if sum(failures for failures, _ in rows) < bound:
+    found = recent.aggregate(failures=Sum("failures"), oldest=Min("failed_at"))
+    if (found["failures"] or 0) < bound:
         return timedelta(0)
-    return rows[0][1] + WINDOW - now
+    oldest: datetime = found["oldest"]
+    return WINDOW - (now - oldest)
