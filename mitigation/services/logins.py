@@ -93,7 +93,7 @@ def _wait(record: LoginRecord, now: datetime) -> timedelta:
 def _own_wait(record: LoginRecord) -> timedelta:
     if record.failures < FREE_TRIES:
         return timedelta(0)
-    return min(FIRST_WAIT * 2 ** min(record.failures - FREE_TRIES, 10), LONGEST_WAIT)
+    return min(FIRST_WAIT * (1 << min(record.failures - FREE_TRIES, 10)), LONGEST_WAIT)
 
 
 def _above(recent: QuerySet[LoginRecord], bound: int, now: datetime) -> timedelta:
