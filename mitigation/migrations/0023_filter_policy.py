@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('mitigation', '0020_acl_list_of_what_waits'),
+        ('mitigation', '0022_operators'),
     ]
 
     operations = [
