@@ -29,16 +29,20 @@ run: $(STAMP)
 up: $(STAMP)
 	$(BIN)/python manage.py up
 
+# The suite waits more than it computes, so that a few processes share the cores well. A module stays in one of them.
+WORKERS ?= 3
+PARALLEL := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
 # What never meets the database, or only through pages: the engine, the rules and the browser do not know which one it is.
 WITHOUT_DATABASE := tls rules protocol drivers pki conformance test_imports.py dashboard/test_dashboard_browser.py
 test-postgres: $(DEV_STAMP)
-	$(BIN)/python -m tests.harness.postgres $(BIN)/python -m pytest $(PYTEST) $(WITHOUT_DATABASE:%=--ignore=tests/%)
+	$(BIN)/python -m tests.harness.postgres $(BIN)/python -m pytest $(PARALLEL) $(PYTEST) $(WITHOUT_DATABASE:%=--ignore=tests/%)
 
 test-fast: $(DEV_STAMP)
-	$(BIN)/python -m pytest -m "not flow and not slow"
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope -m "not flow and not slow"
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
@@ -73,7 +77,7 @@ fuzz: $(DEV_STAMP)
 	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -q tests/fuzz/test_live.py
 
 conformance: $(DEV_STAMP)
-	$(BIN)/python -m pytest -q --conformance
+	$(BIN)/python -m pytest -q $(PARALLEL) --conformance
 
 clean:
 	rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis

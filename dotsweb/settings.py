@@ -37,6 +37,8 @@ DOTS_DNSSEC = env.boolean("DOTS_DNSSEC", False)  # only what the resolver has va
 # Requests that one client may make a second in the long run, and at once (RFC 9132, section 11), over all its sessions.
 DOTS_CLIENT_RATE = env.number("DOTS_CLIENT_RATE", 100, lowest=1)
 DOTS_CLIENT_BURST = env.number("DOTS_CLIENT_BURST", 500, lowest=1)
+# Octets of an answer of the data channel; a larger one is refused, and asked for in parts (RFC 8040, section 7).
+DOTS_DATA_LARGEST_ANSWER = env.number("DOTS_DATA_LARGEST_ANSWER", 64 * 1024 * 1024, lowest=4_096)
 # Forms of draft-reddy-dots-transport-05 besides those of RFC 9132. No client of today needs them.
 DOTS_EARLY_DRAFT = env.boolean("DOTS_EARLY_DRAFT", False)
 # Dropping rules that may start within a minute before the breaker holds back the rest; 0: no limit.

@@ -7,16 +7,17 @@ from datetime import datetime
 from functools import partial
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
 from mitigation.dashboard import formats, stopping
+from mitigation.dashboard.roles import only
 from mitigation.dashboard.rows import MitigationRow
 from mitigation.exceptions import IllegalTransition, NotByThisPerson, NotFound
 from mitigation.services import approvals, mitigations, plans, shadow
+from mitigation.services.people import Role
 
 DEFAULT_REASON = "by an operator"
 
@@ -35,7 +36,7 @@ class Question:
     forbidden: str = ""
 
 
-@login_required
+@only(Role.OPERATOR)
 @require_http_methods(["GET", "POST"])
 def decide(request: HttpRequest, pk: int, verb: str) -> HttpResponse:
     """The question as a page of its own, or (`?dialog`) as the content of a dialog; a POST acts."""

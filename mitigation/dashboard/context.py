@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from mitigation.dashboard import formats
 from mitigation.dashboard import frame as frame_
+from mitigation.services.people import role_of
 
 
 def frame(request: HttpRequest) -> dict[str, Any]:
@@ -17,4 +18,4 @@ def frame(request: HttpRequest) -> dict[str, Any]:
     clock = {"clock_ms": formats.milliseconds(now), "clock_text": formats.clock(now)}
     if not request.user.is_authenticated:
         return clock
-    return {**clock, **frame_.build(now)}
+    return {**clock, **frame_.build(now), "role": role_of(request.user).value}

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.db.models import Count
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -14,10 +13,12 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
 from mitigation.dashboard import formats, rows
+from mitigation.dashboard.roles import only
 from mitigation.dashboard.rows import MitigationRow
 from mitigation.exceptions import IllegalTransition, NotFound
 from mitigation.models import Mitigation, Rule
 from mitigation.services import mitigations
+from mitigation.services.people import Role
 
 DEFAULT_REASON = "stopped by an operator"
 LONGEST_REASON = 200
@@ -34,7 +35,7 @@ class Effect:
     button: str
 
 
-@login_required
+@only(Role.OPERATOR)
 @require_http_methods(["GET", "POST"])
 def stop(request: HttpRequest, pk: int) -> HttpResponse:
     """The question as a page of its own, or (`?dialog`) as the content of a dialog; a POST acts."""

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -15,10 +14,12 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
 from mitigation.dashboard import formats
+from mitigation.dashboard.roles import only
 from mitigation.exceptions import NotFound
 from mitigation.models import Hold, Mitigation, Rule
 from mitigation.pki.home import Home
 from mitigation.services import holds
+from mitigation.services.people import Role
 
 LONGEST_REASON = 200
 
@@ -87,7 +88,7 @@ def switches(now: datetime) -> list[Switch]:
     return found
 
 
-@login_required
+@only(Role.OPERATOR)
 @require_http_methods(["GET", "POST"])
 def switch(request: HttpRequest, kind: str) -> HttpResponse:
     """The question as a page of its own, or (`?dialog`) as the content of a dialog; a POST acts."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from mitigation.dashboard import approving, stopping, switches, views
 from mitigation.dashboard.consumers import LiveConsumer
+from mitigation.dashboard.login import Login
 
 urlpatterns = [
     path("", views.show, {"page": "now"}, name="now"),
@@ -21,7 +22,7 @@ urlpatterns = [
     path("points/", views.show, {"page": "points"}, name="points"),
     path("points/switches/<str:kind>/", switches.switch, name="switch"),
     path("search/", views.search, name="search"),
-    path("login/", LoginView.as_view(template_name="login.html", redirect_authenticated_user=True), name="login"),
+    path("login/", Login.as_view(), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
 ]
 websocket_urlpatterns = [path("ws/live", LiveConsumer.as_asgi())]

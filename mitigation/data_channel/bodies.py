@@ -11,7 +11,7 @@ from typing import Any
 from rest_framework.request import Request
 
 from mitigation.data_channel import errors
-from mitigation.data_channel.renderers import MEDIA_TYPE
+from mitigation.data_channel.renderers import MEDIA_TYPE, NOT_STORED
 from mitigation.protocol import strict_json
 from mitigation.protocol.nodes import MODULE, Node
 from mitigation.protocol.trees import INVALID, UNKNOWN
@@ -69,7 +69,7 @@ async def _refuse(receive: Receive, send: Send) -> None:
     payload = json.dumps(found).encode()
     headers = [
         (b"content-type", MEDIA_TYPE.encode()),
-        (b"cache-control", b"no-cache"),
+        (b"cache-control", NOT_STORED.encode()),
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": 413, "headers": headers})

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
 from django.db import DatabaseError
+from django.http import Http404
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -38,6 +39,10 @@ class NotAllowed(DotsError):
 
 class PreconditionFailed(DotsError):
     """If-Match and its like (412)."""
+
+
+class TooBig(DotsError):
+    """An answer that is larger than is sent (400, too-big)."""
 
 
 class BadMessage(DotsError):
@@ -84,6 +89,10 @@ def answer(error: Exception) -> Response | None:
             return _response(error.http_status, body(error.tag, str(error), kind="protocol"))
         case RequestDataTooBig():
             return _response(413, body("too-big", "the body is larger than is taken", kind="transport"))
+        case TooBig():
+            return _response(400, body("too-big", str(error)))
+        case Http404():
+            return _response(404, body("invalid-value", str(error)))
         case Unavailable():
             return _retry(body("operation-failed", str(error)), error.retry_after)
         case DatabaseError():
@@ -100,8 +109,9 @@ def _of_framework(error: drf.APIException) -> Response | None:
             found = body("access-denied", "a client certificate is required", kind="protocol")
             return _response(401, found, **{"WWW-Authenticate": error.auth_header})
         case drf.AuthenticationFailed():
+            # A certificate that names nobody ends the session (RFC 7589, section 7 (d)); the client is told why first.
             found = body("access-denied", str(error.detail), kind="protocol")
-            return _response(401, found, **{"WWW-Authenticate": error.auth_header})
+            return _response(401, found, **{"WWW-Authenticate": error.auth_header, "Connection": "close"})
         case drf.Throttled():
             return _retry(body("resource-denied", "too many requests; slow down"), max(1, round(error.wait or 1)))
         case drf.MethodNotAllowed():

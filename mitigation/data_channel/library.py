@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from mitigation.protocol.nodes import CAPABILITIES, DOTS_DATA, Node, container, inherits, leaf, leaf_list, listed
@@ -10,7 +13,9 @@ YANG_LIBRARY_VERSION = "2016-06-21"
 
 _LIBRARY, _MONITORING = "ietf-yang-library", "ietf-restconf-monitoring"
 
-_DEVIATION = listed("deviation", "name revision", leaf("name", config=False), leaf("revision", config=False))
+_DEVIATION = listed(
+    "deviation", "name revision", *(leaf(name, config=False) for name in ("name", "revision", "schema"))
+)
 MODULES_STATE = inherits(
     container(
         "modules-state",
@@ -18,7 +23,7 @@ MODULES_STATE = inherits(
         listed(
             "module",
             "name revision",
-            *(leaf(name, config=False) for name in ("name", "revision", "namespace")),
+            *(leaf(name, config=False) for name in ("name", "revision", "schema", "namespace")),
             leaf_list("feature", config=False),
             _DEVIATION,
             leaf("conformance-type", config=False),
@@ -74,10 +79,10 @@ _MODULES = [
 _CAPABILITY = "urn:ietf:params:restconf:capability:"
 
 
-def state() -> dict[str, Any]:
-    """The trees of both modules, by the names of their containers."""
+def state(schemas_at: str) -> dict[str, Any]:
+    """The trees of both modules, by the names of their containers. `schemas_at`: the URI under which modules are."""
     return {
-        "modules-state": {"module-set-id": "2026-11-22", "module": _MODULES},
+        "modules-state": {"module-set-id": "2026-11-22", "module": [_located(one, schemas_at) for one in _MODULES]},
         "restconf-state": {
             "capabilities": {
                 "capability": [
@@ -89,6 +94,26 @@ def state() -> dict[str, Any]:
             }
         },
     }
+
+
+def schema(name: str) -> str | None:
+    """The text of a module by name and revision, `name@revision`; None for what is not here (section 3.7)."""
+    path = _schemas().get(name)
+    return path.read_text() if path is not None else None
+
+
+@cache
+def _schemas() -> dict[str, Path]:
+    return {path.stem: path for path in (Path(__file__).parent / "yang").glob("*.yang")}
+
+
+def _located(module: Mapping[str, Any], schemas_at: str) -> dict[str, Any]:
+    """With the place of its text, and those of its deviations."""
+    found = dict(module)
+    if "deviation" in found:
+        found["deviation"] = [_located(one, schemas_at) for one in found["deviation"]]
+    name = f"{module['name']}@{module['revision']}"
+    return {**found, "schema": schemas_at + name} if name in _schemas() else found
 
 
 def is_writable(node: Node) -> bool:

@@ -11,6 +11,7 @@ from mitigation.protocol.trees import INVALID, TreeFault
 
 ROOT = "/restconf"
 DATA = f"{ROOT}/data"
+SCHEMAS = f"{ROOT}/yang"  # the texts of modules
 LONGEST = 4_096  # octets of a path or of `point`
 
 _SEGMENT = re.compile(r"(?:([A-Za-z_][A-Za-z0-9_.-]*):)?([A-Za-z_][A-Za-z0-9_.-]*)(?:=(.*))?", re.DOTALL)

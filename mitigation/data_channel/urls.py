@@ -11,6 +11,7 @@ urlpatterns = [
     path("restconf/openapi.json", views.openapi_description, name="openapi"),
     path("restconf/operations", views.Operations.as_view(), name="operations"),
     path("restconf/yang-library-version", views.LibraryVersion.as_view(), name="yang-library-version"),
+    path("restconf/yang/<str:name>", views.Schema.as_view(), name="schema"),
     # The path is taken apart from its octets: an escaped slash belongs to a key (RFC 8040, section 3.5.3).
     re_path(r"^restconf/data(?:/.*)?$", views.Data.as_view(), name="data"),
 ]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
-from rest_framework.exceptions import NotAcceptable
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,7 +19,7 @@ from mitigation.data_channel import bodies, changes, errors, library, openapi, p
 from mitigation.data_channel.errors import AccessDenied, NotAllowed
 from mitigation.data_channel.library import ROOT, YANG_LIBRARY_VERSION
 from mitigation.data_channel.queries import Content, Query
-from mitigation.data_channel.renderers import MEDIA_TYPE, YangJSONRenderer
+from mitigation.data_channel.renderers import MEDIA_TYPE, NOT_STORED, YangJSONRenderer, YangRenderer
 from mitigation.data_channel.throttling import PerClient
 from mitigation.models import Client
 from mitigation.protocol.edits import NoSuchNode, Place, exists, find, is_set, path_of
@@ -27,7 +27,6 @@ from mitigation.protocol.nodes import CAPABILITIES, DOTS_CLIENT, DOTS_DATA, Node
 from mitigation.services import datastore, filter_checks, filter_enforcement
 from mitigation.services.datastore import Store, Unregistered
 
-NO_CACHE = "no-cache"
 _LINKS = {"links": [{"rel": "restconf", "href": paths.ROOT}]}
 _XRD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n<XRD xmlns="http://docs.oasis-open.org/ns/xri/xrd-1.0">'
@@ -42,22 +41,22 @@ READ = "OPTIONS, HEAD, GET"
 def host_meta(request: HttpRequest, *, as_json: bool = False) -> HttpResponse:
     """Where the API is (RFC 6415); open to all, since it is asked for before anything else."""
     if request.method not in ("GET", "HEAD"):
-        return HttpResponse(status=405, headers={"Allow": "GET, HEAD", "Cache-Control": NO_CACHE})
+        return HttpResponse(status=405, headers={"Allow": "GET, HEAD", "Cache-Control": NOT_STORED})
     accepted = [one.partition(";")[0].strip() for one in request.headers.get("Accept", "*/*").split(",")]
     wants_json = "application/json" in accepted and "application/xrd+xml" not in accepted
     if as_json or wants_json:
         text, media_type = json.dumps(_LINKS), "application/json"
     else:
         text, media_type = _XRD, "application/xrd+xml"
-    return HttpResponse(text, content_type=media_type, headers={"Cache-Control": NO_CACHE, "Vary": "Accept"})
+    return HttpResponse(text, content_type=media_type, headers={"Cache-Control": NOT_STORED, "Vary": "Accept"})
 
 
 def openapi_description(request: HttpRequest) -> HttpResponse:
     """For tools; open to all like host-meta, since it says nothing of anybody."""
     if request.method not in ("GET", "HEAD"):
-        return HttpResponse(status=405, headers={"Allow": "GET, HEAD", "Cache-Control": NO_CACHE})
+        return HttpResponse(status=405, headers={"Allow": "GET, HEAD", "Cache-Control": NOT_STORED})
     text = json.dumps(openapi.description())
-    return HttpResponse(text, content_type="application/json", headers={"Cache-Control": NO_CACHE})
+    return HttpResponse(text, content_type="application/json", headers={"Cache-Control": NOT_STORED})
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -70,7 +69,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def _plain(status: int, found: Mapping[str, Any]) -> HttpResponse:
-    headers = {"Cache-Control": NO_CACHE}
+    headers = {"Cache-Control": NOT_STORED}
     return HttpResponse(json.dumps(found), status=status, content_type=MEDIA_TYPE, headers=headers)
 
 
@@ -83,7 +82,7 @@ class RestconfView(APIView):
 
     @property
     def default_response_headers(self) -> dict[str, str]:
-        return {"Cache-Control": NO_CACHE}
+        return {"Cache-Control": NOT_STORED}
 
     def handle_exception(self, exc: Exception) -> Response:
         if getattr(exc, "status_code", None) == 401:
@@ -93,10 +92,17 @@ class RestconfView(APIView):
         if found is None:
             raise exc
         found.exception = True
-        if isinstance(exc, NotAcceptable) or not hasattr(self.request, "accepted_renderer"):
-            self.request.accepted_renderer = YangJSONRenderer()
-            self.request.accepted_media_type = MEDIA_TYPE
+        self.request.accepted_renderer = YangJSONRenderer()
+        self.request.accepted_media_type = MEDIA_TYPE
         return found
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        made = super().finalize_response(request, response, *args, **kwargs)
+        if len(made.render().content) <= settings.DOTS_DATA_LARGEST_ANSWER:
+            return made
+        sentence = f"the answer has more than {settings.DOTS_DATA_LARGEST_ANSWER:,} octets; ask for less of it"
+        refusal = self.handle_exception(errors.TooBig(f"{sentence}: one entry, or with depth or fields"))
+        return super().finalize_response(request, refusal, *args, **kwargs)
 
     def _query(self, request: Request) -> Query:
         return queries.parse(request.META.get("QUERY_STRING", ""), request.method or "")
@@ -127,13 +133,26 @@ class LibraryVersion(RestconfView):
         return Response({"ietf-restconf:yang-library-version": YANG_LIBRARY_VERSION})
 
 
+class Schema(RestconfView):
+    """GET of a module's text, where the YANG library says that it is (RFC 8040, section 3.7)."""
+
+    renderer_classes = [YangRenderer]
+
+    def get(self, request: Request, name: str) -> Response:
+        self._query(request)
+        text = library.schema(name)
+        if text is None:
+            raise Http404("there is no such module")
+        return Response(text)
+
+
 class Data(RestconfView):
     """Everything below /restconf/data. A client meets its own entries; those of others are not there for it."""
 
     def get(self, request: Request) -> Response:
         place, query = self._place(request), self._query(request)
         store = self._store(request, place)
-        tree = _everything(store)
+        tree = _everything(store, self._schemas_at(request))
         try:
             value = find(tree, place)
         except NoSuchNode as error:
@@ -152,7 +171,7 @@ class Data(RestconfView):
 
     def options(self, request: Request) -> Response:
         place = self._place(request)
-        find(_everything(self._store(request, place)), place)
+        find(_everything(self._store(request, place), self._schemas_at(request)), place)
         allowed = _allow(place)
         headers = {"Allow": allowed}
         if "PATCH" in allowed:
@@ -212,6 +231,9 @@ class Data(RestconfView):
     def _location(self, request: Request, place: Place) -> str:
         return str(request.build_absolute_uri(paths.to_uri(place)))
 
+    def _schemas_at(self, request: Request) -> str:
+        return str(request.build_absolute_uri(f"{paths.SCHEMAS}/"))
+
     # -- what
 
     def _client(self, request: Request) -> Client:
@@ -264,11 +286,11 @@ class Data(RestconfView):
         return preconditions.of(*tags) if tags is not None else {}
 
 
-def _everything(store: Store) -> dict[str, Any]:
+def _everything(store: Store, schemas_at: str) -> dict[str, Any]:
     """The datastore as this client sees it."""
     state = store.with_state(filter_enforcement.statistics(store.acl_ids()))
     dots_data = {**state, "capabilities": filter_checks.capabilities()}
-    return {"dots-data": dots_data, **library.state()}
+    return {"dots-data": dots_data, **library.state(schemas_at)}
 
 
 def _allow(place: Place) -> str:

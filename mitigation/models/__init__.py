@@ -7,6 +7,7 @@ from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
 from mitigation.models.filters import Acl, EnforcedAce
 from mitigation.models.holds import Hold
 from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName, Transition
+from mitigation.models.people import LoginRecord
 from mitigation.models.redirections import Redirection
 from mitigation.models.sessions import Session
 
@@ -26,6 +27,7 @@ __all__ = [
     "EnforcementPoint",
     "EquivalentCdid",
     "Hold",
+    "LoginRecord",
     "Mitigation",
     "Redirection",
     "Rule",

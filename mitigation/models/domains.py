@@ -8,7 +8,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 
-from mitigation.protocol.constants import MAXIMUM_LIFETIME
+from mitigation.protocol.constants import LEAST_FILTER_LIFETIME, MAXIMUM_LIFETIME
 
 _LIFETIMES = [MinValueValidator(1), MaxValueValidator(MAXIMUM_LIFETIME)]
 
@@ -23,6 +23,13 @@ class Domain(models.Model):
         REFUSE_NEW = "refuse-new"
         DEACTIVATE_NEW = "deactivate-new"  # kept, inactive, until the other has ended and it is asked for again
 
+    class FilterConflict(models.TextChoices):
+        """What becomes of a filter that does the opposite of another client's of the domain (RFC 8783, section 3.1)."""
+
+        REFUSE_NEW = "refuse-new"  # section 7.2: where nothing else is said
+        REFUSE_ALL = "refuse-all"  # and the other one is switched off
+        ASK = "ask"  # kept, not enforced until an operator allows it
+
     class Approval(models.TextChoices):
         """Who lets a request be enforced that is inside the domain's policy."""
 
@@ -33,6 +40,11 @@ class Domain(models.Model):
     name = models.CharField(max_length=255, unique=True)
     created_at = models.DateTimeField()
     conflict_policy = models.CharField(max_length=16, choices=ConflictPolicy.choices, default=ConflictPolicy.BOTH)
+    filter_conflict = models.CharField(max_length=10, choices=FilterConflict.choices, default=FilterConflict.REFUSE_NEW)
+    filter_lifetime = models.PositiveIntegerField(
+        default=LEAST_FILTER_LIFETIME,
+        validators=[MinValueValidator(LEAST_FILTER_LIFETIME), MaxValueValidator(2**31 - 1)],
+    )  # minutes, of aliases and filters that nobody refreshes; pending-lifetime is an int32
     approval = models.CharField(max_length=9, choices=Approval.choices, default=Approval.AUTOMATIC)
     approval_within = models.PositiveIntegerField(
         default=900, validators=[MinValueValidator(1)]

@@ -34,6 +34,9 @@ class Acl(models.Model):
     activation_is_set = models.BooleanField(default=True)  # False: the default stands, and is shown as one
     aces = models.JSONField(default=list, blank=True)  # RFC names as keys, in order, in canonical form
     ace_count = models.PositiveIntegerField(default=0)
+    awaits_operator = models.BooleanField(
+        default=False
+    )  # it contradicts another client's, and the domain's policy asks
     created_at = models.DateTimeField()
     changed_at = models.DateTimeField(null=True, blank=True)  # another activation type included, a refresh not
     refreshed_at = models.DateTimeField()

@@ -18,6 +18,9 @@ RECOMMENDED_LIFETIME = 3600
 INDEFINITE_LIFETIME = -1
 MAXIMUM_LIFETIME = 2**32 - 1  # YANG ietf-dots-signal-channel: uint32
 
+# Of an alias or a filter that nobody refreshes, in minutes: a week at least (RFC 8783, sections 6.1 and 7.2).
+LEAST_FILTER_LIFETIME = 10_080
+
 # What a deactivated request lasts beyond its retry-timer, in seconds (RFC 9132, section 4.4.1.3).
 RETRY_MARGIN = 45
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,8 @@ async def run(stop: asyncio.Event) -> None:
     if settings.DOTS_DATA_SOCKET:
         await _behind_proxy(stop, Path(settings.DOTS_DATA_SOCKET))
         return
-    listening = []
-    for address in filter(sockets.is_usable, settings.DOTS_BIND):
-        bound = sockets.tcp(address, settings.DOTS_DATA_PORT)
-        bound.listen(128)
-        listening.append(bound)
+    listening = sockets.inherited(sockets.DATA_VARIABLE, socket.SOCK_STREAM)
+    listening = listening or sockets.data(settings.DOTS_BIND, settings.DOTS_DATA_PORT)
     config = _config(
         "mitigation.data_channel.asgi:application",
         http=_WithPeerCertificate,

@@ -54,4 +54,4 @@ def _make_login() -> None:
         return
     password = secrets.token_urlsafe(12)
     write_private(password_file(), password.encode() + b"\n")
-    users.create_user(USER, password=password)
+    users.create_superuser(USER, password=password)  # what there is to try, policies too

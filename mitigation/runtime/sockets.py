@@ -8,6 +8,8 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+DATA_VARIABLE = "DOTS_DATA_FDS"
+
 
 def udp(address: str, port: int) -> socket.socket:
     """A bound UDP socket; an IPv6 one takes IPv6 only, so that both wildcard addresses can be bound side by side."""
@@ -23,6 +25,14 @@ def signal(addresses: Iterable[str], port: int) -> tuple[list[socket.socket], li
     """UDP and TCP sockets of the signal channel, for each address that this machine has."""
     usable = [address for address in addresses if is_usable(address)]
     return [udp(address, port) for address in usable], [tcp(address, port) for address in usable]
+
+
+def data(addresses: Iterable[str], port: int) -> list[socket.socket]:
+    """Listening TCP sockets of the data channel, for each address that this machine has."""
+    listening = [tcp(address, port) for address in filter(is_usable, addresses)]
+    for bound in listening:
+        bound.listen(128)
+    return listening
 
 
 def unix(path: Path, *, mode: int) -> socket.socket:

@@ -100,7 +100,9 @@ def _programs() -> list[Program]:
     for bound in udp:
         deepen(bound)  # here, while we may: the signal worker has no capability
     descriptors = {UDP_VARIABLE: _numbers(udp), TCP_VARIABLE: _numbers(tcp)}
-    _keep_open.extend([*udp, *tcp])
+    # Port 443 too, which the data process may not bind; none where a proxy hands on requests.
+    data = [] if settings.DOTS_DATA_SOCKET else sockets.data(settings.DOTS_BIND, settings.DOTS_DATA_PORT)
+    _keep_open.extend([*udp, *tcp, *data])
     privileged = frozenset({CAP_NET_ADMIN}) if may_administer_network() else frozenset()
     return [
         Program("enforcer", _worker("enforcer", f"enforcement.{settings.DOTS_POINT}", threads=1), keeps=privileged),
@@ -113,7 +115,12 @@ def _programs() -> list[Program]:
             descriptors=tuple(bound.fileno() for bound in (*udp, *tcp)),
         ),
         Program("web", [*manage, "runweb"]),
-        Program("data", [*manage, "rundata"]),
+        Program(
+            "data",
+            [*manage, "rundata"],
+            environment={sockets.DATA_VARIABLE: _numbers(data)},
+            descriptors=tuple(bound.fileno() for bound in data),
+        ),
         Program(
             "beat", [*_celery(), "beat", "-l", "warning", "-s", str(settings.DOTS_HOME / "run" / "beat"), "--pidfile="]
         ),

@@ -56,7 +56,8 @@ def judge(mitigation: Mitigation, unit: Unit) -> None:
     """Which active filters of its client accept a source that attacks it, now; its client is told when that changed."""
     accepting: list[str] = []
     if mitigation.attackers:
-        rows = Acl.objects.current(unit.now).exclude(activation_type=ActivationType.DEACTIVATE)
+        rows = Acl.objects.current(unit.now).filter(awaits_operator=False)
+        rows = rows.exclude(activation_type=ActivationType.DEACTIVATE)
         rows = rows.filter(client_id=mitigation.client_id, cdid=mitigation.cdid, cuid=mitigation.cuid)
         attackers = [_network(text) for text in mitigation.attackers]
         accepting = [row.name for row in rows.order_by("name") if _accepts(row.aces, attackers)]

@@ -19,7 +19,8 @@ from django.db import transaction
 from django.db.models import Sum
 
 from mitigation.exceptions import DotsError
-from mitigation.models import Acl, Alias, Client, Cuid
+from mitigation.models import Acl, Alias, Client, Cuid, Domain
+from mitigation.protocol.acls import Acl as AclValue
 from mitigation.protocol.acls import ace_json, parse_acl
 from mitigation.protocol.aliases import parse_alias
 from mitigation.protocol.constants import MAXIMUM_CUID_OCTETS
@@ -27,8 +28,8 @@ from mitigation.protocol.early_filters import is_reserved
 from mitigation.protocol.edits import Place, Taken, Tree, find
 from mitigation.protocol.filters import ActivationType
 from mitigation.protocol.trees import INVALID, Path, TreeFault, entry
-from mitigation.services import accept_lists, cuids, filter_checks, locks, scopes
-from mitigation.services.filters import LIFETIME
+from mitigation.services import accept_lists, cuids, filter_checks, filter_conflicts, filters, locks, scopes
+from mitigation.services.filter_checks import Contradiction
 from mitigation.services.history import actor_of
 from mitigation.services.units import Unit, unit_of_work
 
@@ -184,15 +185,20 @@ def edit(
     another client's, OverQuota, ReadOnly for what only the signal channel changes, and Unavailable while a filter that
     works at once could not be put in force.
     """
-    with unit_of_work(now) as unit:
-        locks.domains_of_clients([client_id])
-        client = Client.objects.select_related("domain").get(pk=client_id)
-        _let_go(client, unit)
-        store = Store(client, now, place)
-        check(store)
-        _Writer(store, unit, door, until or now + LIFETIME).write(change(store.tree))
-        store.refresh()
-        return store
+    try:
+        with unit_of_work(now) as unit:
+            locks.domains_of_clients([client_id])
+            client = Client.objects.select_related("domain").get(pk=client_id)
+            _let_go(client, unit)
+            store = Store(client, now, place)
+            check(store)
+            _Writer(store, unit, door, until or now + filters.lifetime(client.domain)).write(change(store.tree))
+            store.refresh()
+            return store
+    except Contradiction as error:
+        # Only after all that was asked for is undone: what is refused changes nothing, but for what the policy wants.
+        filter_conflicts.follow_policy(client.domain, error, now=now)
+        raise
 
 
 def let_go_of_expired(*, now: datetime) -> None:
@@ -345,7 +351,8 @@ class _Writer:
             path = (*above, entry("acl", "name", str(tree["name"])), "aces")
             raise OverQuota(path, f"a list has at most {MAXIMUM_ACES:,} entries; make several lists")
         row = holding.acls.get(str(tree["name"]))
-        known = _untouched(row, tree)
+        # Whether an operator is still to be asked is a matter of all entries.
+        known = set() if row is not None and row.awaits_operator else _untouched(row, tree)
         try:
             acl = parse_acl(_without(tree, known))
         except TreeFault as fault:
@@ -366,11 +373,23 @@ class _Writer:
         if before != after:
             row.changed_at = now
             filter_checks.works_at_once(acl)
-            filter_checks.contradicts_nobody(acl, self._client, above, now=now)
+        if before != after or row.awaits_operator:
+            row.awaits_operator = self._waits(acl, above)
         self._audit(*_told(row, "acl"), before=_summary(before), after=_summary(after))
         row.save()
         accept_lists.judge_at_end(row, self._unit)
         holding.acls[acl.name] = row
+
+    def _waits(self, acl: AclValue, above: Path) -> bool:
+        """Whether an operator is asked first. Raises Contradiction where the domain's policy refuses."""
+        try:
+            filter_checks.contradicts_nobody(acl, self._client, above, now=self._unit.now)
+        except Contradiction as error:
+            if self._client.domain.filter_conflict != Domain.FilterConflict.ASK:
+                raise
+            log.warning("filter %s of client %s waits for an operator: %s", ascii(acl.name), self._client, error)
+            return True
+        return False
 
     # -- both
 

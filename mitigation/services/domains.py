@@ -27,6 +27,8 @@ CHANGEABLE = frozenset(
         "approval_within",
         "attack_over_after",
         "conflict_policy",
+        "filter_conflict",
+        "filter_lifetime",
         "grants_indefinite",
         "https_over_udp",
         "ladder",

@@ -48,6 +48,11 @@ class Standing:
         self.written: Written = {}  # counters as the rows have them
         self.filters = StandingFilters()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last look read back all that is wanted, clients' filters included."""
+        return self.is_known and self.filters.projection is not None
+
     def forget(self) -> None:
         """Somebody else may have been at work."""
         self.is_known = False
@@ -170,7 +175,9 @@ def _conclude(
         advance(evidence, now=now)
         _note_health(point, driver, problem, now=now)
         standing.installed = {key: now + timedelta(seconds=one.expires_in_seconds) for key, one in installed.items()}
-        standing.is_known = True
+        # Whatever another hand took away after the difference was known shows in this reading, and in no later one
+        # that only looks whether somebody was at work since: the next look reads and compares everything again.
+        standing.is_known = installed.keys() == projection.wanted.keys()
 
 
 def _follow(

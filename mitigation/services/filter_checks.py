@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -32,7 +33,11 @@ LAST_PORT = 65_535
 
 
 class Contradiction(Taken):
-    """Another client of the domain says the opposite for the same traffic (RFC 8783, section 7.2: 409)."""
+    """Other clients of the domain say the opposite for the same traffic (RFC 8783, section 7.2: 409), in `theirs`."""
+
+    def __init__(self, path: Path, sentence: str, theirs: Sequence[Acl]) -> None:
+        super().__init__(path, sentence)
+        self.theirs = theirs
 
 
 def alias_is_ours(alias: Alias, allowed: Allowed, path: Path) -> None:
@@ -88,14 +93,14 @@ def contradicts_nobody(acl: AclValue, client: Client, above: Path, *, now: datet
     Overlapping source, destination and transport, one accepts what the other drops (RFC 8783, section 3.1).
     """
     rows = Acl.objects.current(now).filter(client__domain=client.domain_id).exclude(client=client)
-    for row in rows.only("pk", "name", "changed_at", "refreshed_at"):
+    found: list[tuple[Ace, Acl]] = []
+    for row in rows.only("pk", "client_id", "cdid", "cuid", "name", "changed_at", "refreshed_at"):
         theirs = _aces_of(row)
-        for ace in acl.aces:
-            if any(_contradict(ace, other) for other in theirs):
-                sentence = (
-                    f"another client of the domain does the opposite with the same traffic, in its list {row.name}"
-                )
-                raise Contradiction(_path(acl, ace, above), sentence)
+        found += [(ace, row) for ace in acl.aces if any(_contradict(ace, other) for other in theirs)][:1]
+    if found:
+        ace, row = found[0]
+        sentence = f"another client of the domain does the opposite with the same traffic, in its list {row.name}"
+        raise Contradiction(_path(acl, ace, above), sentence, [row for _, row in found])
 
 
 def capabilities() -> dict[str, Any]:

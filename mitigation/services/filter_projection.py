@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 # All but the entries, which may be thousands: these are read only when something here differs from the last look.
 _STAMP = ("client_id", "cdid", "cuid", "name", "acl_type", "changed_at", "created_at", "ace_count")
-_FIELDS = ("pk", *_STAMP, "client__domain_id", "activation_type", "expires_at")
+_FIELDS = ("pk", *_STAMP, "client__domain_id", "activation_type", "awaits_operator", "expires_at")
 _ORDER = ("client_id", "cdid", "cuid", "position", "pk")
 
 
@@ -88,7 +88,9 @@ class FilterProjector:
         for row in current:
             if not _is_active(row, until):
                 continue
-            if why := _held(row["changed_at"] or row["created_at"], thrown):
+            if row["awaits_operator"]:
+                found.refused[row["pk"]] = "another client's filter does the opposite; an operator has yet to allow it"
+            elif why := _held(row["changed_at"] or row["created_at"], thrown):
                 found.refused[row["pk"]] = why
             else:
                 standing.append(row)

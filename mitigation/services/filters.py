@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from mitigation.exceptions import FilterNotApplied, MalformedRequest, NotFound
-from mitigation.models import Acl, EnforcementPoint, Mitigation
+from mitigation.models import Acl, Domain, EnforcementPoint, Mitigation
 from mitigation.protocol.filters import AclControl, ActivationType
 from mitigation.protocol.scope import MitigationRequest
 from mitigation.services import accept_lists, locks
@@ -14,8 +14,12 @@ from mitigation.services.history import actor_of
 from mitigation.services.overlaps import Asker
 from mitigation.services.units import Unit, unit_of_work
 
-LIFETIME = timedelta(minutes=10_080)  # of a filter that nobody refreshes (RFC 8783, section 7.2)
 RETRY_AFTER = 30  # seconds, when the equipment cannot be reached
+
+
+def lifetime(domain: Domain) -> timedelta:
+    """Of aliases and filters of its clients that nobody refreshes (RFC 8783, sections 6.1 and 7.2)."""
+    return timedelta(minutes=domain.filter_lifetime)
 
 
 class Filters:
@@ -24,7 +28,7 @@ class Filters:
     def __init__(self, wanted: Iterable[tuple[int, MitigationRequest]], unit: Unit) -> None:
         self._unit = unit
         named = [(client_id, one.name) for client_id, request in wanted for one in request.acls]
-        rows = Acl.objects.current(unit.now).select_related("client") if named else Acl.objects.none()
+        rows = Acl.objects.current(unit.now).select_related("client__domain") if named else Acl.objects.none()
         rows = rows.filter(client_id__in={pk for pk, _ in named}, name__in={name for _, name in named})
         self._rows = {(row.client_id, row.cdid, row.cuid, row.name): row for row in rows}
 
@@ -64,7 +68,7 @@ def switch_approved(mitigation: Mitigation, unit: Unit) -> tuple[list[str], list
     wanted = [AclControl.from_json(one) for one in mitigation.acl_list]
     if not wanted:
         return [], []
-    rows = Acl.objects.current(unit.now).select_related("client")
+    rows = Acl.objects.current(unit.now).select_related("client__domain")
     rows = rows.filter(client_id=mitigation.client_id, cdid=mitigation.cdid, cuid=mitigation.cuid)
     found = {row.name: row for row in rows.filter(name__in={one.name for one in wanted})}
     there = [one for one in wanted if one.name in found]
@@ -75,18 +79,23 @@ def switch_approved(mitigation: Mitigation, unit: Unit) -> tuple[list[str], list
     return ["acl_list", "acl_changes"], [one.name for one in wanted if one.name not in found]
 
 
-def activate(asker: Asker, name: str, activation_type: ActivationType, *, now: datetime, door: str) -> None:
-    """Switch a filter from outside the signal channel; active mitigations of its client tell of it. Raises NotFound."""
+def activate(
+    asker: Asker, name: str, activation_type: ActivationType, *, now: datetime, door: str, actor: str = ""
+) -> None:
+    """Switch a filter from outside the signal channel; active mitigations of its client tell of it. Raises NotFound.
+
+    `actor` where it is not its client that switches it.
+    """
     client_id, cdid, cuid = asker
     with unit_of_work(now) as unit:
         locks.domains_of_clients([client_id])
-        rows = Acl.objects.current(now).select_related("client")
+        rows = Acl.objects.current(now).select_related("client__domain")
         row = rows.filter(client_id=client_id, cdid=cdid, cuid=cuid, name=name).first()
         if row is None:
             raise NotFound(f"there is no filter named {name[:60]} of this client")
         if row.activation_type == activation_type:
             return
-        _switch(row, activation_type, unit, door=door)
+        _switch(row, activation_type, unit, door=door, actor=actor)
         for mitigation in Mitigation.objects.enforced().filter(client_id=client_id, cdid=cdid, cuid=cuid):
             _tell(mitigation, [AclControl(name, activation_type)])
             unit.save(mitigation, "acl_changes")
@@ -101,16 +110,16 @@ def _tell(mitigation: Mitigation, changed: Iterable[AclControl]) -> None:
     mitigation.acl_changes = list(told.values())
 
 
-def _switch(row: Acl, activation_type: ActivationType, unit: Unit, *, door: str) -> None:
+def _switch(row: Acl, activation_type: ActivationType, unit: Unit, *, door: str, actor: str = "") -> None:
     before, row.activation_type = row.activation_type, activation_type
     row.activation_is_set, row.changed_at = True, unit.now
-    row.refreshed_at, row.expires_at = unit.now, unit.now + LIFETIME
+    row.refreshed_at, row.expires_at = unit.now, unit.now + lifetime(row.client.domain)
     row.save(update_fields=["activation_type", "activation_is_set", "changed_at", "refreshed_at", "expires_at"])
     unit.rules_are_stale()
     accept_lists.judge_at_end(row, unit)
     unit.audit(
         door=door,
-        actor=actor_of(row.client),
+        actor=actor or actor_of(row.client),
         action="acl-activate",
         subject=f"acl {row.client_id}/{row.cuid}/{row.name}",
         before={"activation-type": before},

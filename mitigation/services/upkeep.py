@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import Min, QuerySet
 
 from mitigation.models import Change, Sample, Session
-from mitigation.services import datastore, locks
+from mitigation.services import datastore, locks, logins
 
 CHANGES_KEPT = timedelta(hours=1)  # a reader that was away longer reads everything anew
 FINE = timedelta(hours=6)  # ten-second samples
@@ -24,6 +24,7 @@ def tidy(*, now: datetime) -> None:
     Session.objects.filter(closed_at__lt=now - SESSIONS_KEPT).delete()
     Sample.objects.filter(at__lt=now - COARSE).delete()
     datastore.let_go_of_expired(now=now)
+    logins.tidy(now=now)
     while thin_once(now=now):
         pass
 

@@ -78,9 +78,13 @@ def _is_due(point: EnforcementPoint) -> bool:
     since = time.monotonic() - _last_full.get(point.pk, 0.0)
     if since > FULL_LOOK or (point.enforces and point.health == EnforcementPoint.Health.DOWN):
         return True
-    if point.pk in _standing and _standing[point.pk].filters.is_due(_now()):
+    standing = _standing.get(point.pk)
+    if standing is not None and standing.filters.is_due(_now()):
         return True
-    return since > REST * _last_took.get(point.pk, 0.0) and not _driver(point).is_as_read()
+    if since <= REST * _last_took.get(point.pk, 0.0):
+        return False
+    is_settled = standing is None or standing.is_settled or not point.enforces
+    return not is_settled or not _driver(point).is_as_read()
 
 
 def _answers(point: EnforcementPoint) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_KEY] = _Tally()
+    config.pluginmanager.register(_Listener(config.stash[_KEY]))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -34,10 +35,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """The report carries the rows, for it may be another process that tallies them."""
     outcome: Any = yield
-    report = outcome.get_result()
-    if report.when == "call" or report.outcome != "passed":
-        item.config.stash[_KEY].note(_rows_of(item), passed=report.outcome == "passed" and report.when == "call")
+    outcome.get_result().user_properties.append((_ROWS, _rows_of(item)))
+
+
+class _Listener:
+    """Hears the reports of all processes that run tests."""
+
+    def __init__(self, tally: _Tally) -> None:
+        self._tally = tally
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            rows = [row for name, value in report.user_properties if name == _ROWS for row in cast(list[str], value)]
+            self._tally.note(rows, passed=report.outcome == "passed" and report.when == "call")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -76,6 +88,7 @@ class _Tally:
             yield f"rows with a test that does not pass: {', '.join(sorted(self._failed))}"
 
 
+_ROWS = "rows"
 _KEY = pytest.StashKey[_Tally]()
 
 

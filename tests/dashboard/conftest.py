@@ -31,7 +31,23 @@ def now() -> datetime:
 
 @pytest.fixture
 def operator(db: None) -> User:
-    return get_user_model().objects.create_user(NAME, password=PASSWORD)
+    return get_user_model().objects.create_user(NAME, password=PASSWORD, is_staff=True)
+
+
+@pytest.fixture
+def viewer(db: None) -> Client:
+    """Logged in, and may look only."""
+    client = Client()
+    client.force_login(get_user_model().objects.create_user("viewer", password=PASSWORD))
+    return client
+
+
+@pytest.fixture
+def admin(db: None) -> Client:
+    """Logged in, and may change policies."""
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("admin", password=PASSWORD))
+    return client
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_nobody_is_both_of_two(browser_client: Client, single: Mitigation) -> No
     single.refresh_from_db()
     assert (len(single.approvals), single.approved_at) == (1, None)
 
-    get_user_model().objects.create_user("carol", password="carol's")
+    get_user_model().objects.create_user("carol", password="carol's", is_staff=True)
     other = Client(enforce_csrf_checks=True)
     assert other.login(username="carol", password="carol's")
     post(other, path)

@@ -294,6 +294,20 @@ def test_one_logs_in_and_out(operator: User, served: Served) -> None:
         assert looked.errors == []
 
 
+def test_who_guesses_is_told_how_long_to_wait(operator: User, served: Served) -> None:
+    with chromium() as looked:
+        looked.page.goto(served.url + "/login/")
+        for _ in range(6):
+            looked.page.get_by_label("Name").fill(NAME)
+            looked.page.get_by_label("Password").fill("wrong")
+            with looked.page.expect_navigation():
+                looked.page.get_by_role("button", name="Log in").click()
+        said = looked.page.get_by_role("alert")
+        expect(said).to_contain_text(re.compile(r"Too many wrong tries\. Wait 00:(2\d|30)\."))
+        expect(looked.page.get_by_label("Name")).to_have_value(NAME)
+        assert [one for one in looked.errors if "429" not in one] == []
+
+
 def test_the_slash_jumps_to_the_search(attack: list[Mitigation], looked: Looked, served: Served) -> None:
     open_live(looked, served)
 

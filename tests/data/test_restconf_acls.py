@@ -11,6 +11,7 @@ from data_trees import ACCEPT, DROP, IPV4, IPV6, MODULE, ace, acl
 from tests.harness.console import Console
 from tests.harness.product import Cast, Product
 from tests.harness.rest import DOTS_DATA, Rest
+from tests.harness.waiting import until
 from tests.harness.wire import peer, scope
 
 ACL, ACLS, ACE = f"{MODULE}:acl", f"{MODULE}:acls", f"{MODULE}:ace"
@@ -403,6 +404,33 @@ def test_what_the_signal_channel_switches_is_read_here(
     assert answer.etag != before
 
 
+@pytest.mark.rows("DATA-CNF-007")
+def test_an_accept_list_that_lets_an_attacker_in_is_named_on_the_signal_channel(
+    alice: Rest, bob: Rest, cast: Cast, product: Product, console: Console
+) -> None:
+    partner = ace(cast, "partner", action=ACCEPT, ipv4=to(cast) | {"source-ipv4-network": "192.0.2.0/24"})
+    other = ace(cast, "other", action=ACCEPT, ipv4=to(cast) | {"source-ipv4-network": "203.0.113.0/24"})
+    assert alice.post_acl(acl(cast, "partners", partner), acl(cast, "others", other)).status == 201
+    assert bob.post_acl(acl(cast, "bobs", partner)).status == 201
+    with peer(cast.alice, product.signal_port) as signal:
+        assert signal.put(1, scope(f"{cast.domain.host}/32")).code == "2.01"
+        assert 17 not in signal.get(1).scope
+        report = (
+            "from mitigation.services import accept_lists\n"
+            "row = Mitigation.objects.live().get(client__name=client)\n"
+            "accept_lists.report_attackers(row.pk, ['192.0.2.9/32'], actor='test', now=now)"
+        )
+        console.run(report, client=cast.alice.name)
+        until(lambda: 17 in signal.get(1).scope, within=10, what="the conflict")
+        conflict = signal.get(1).scope[17]
+        assert conflict[19] == 2, "conflict-cause: an accept-list"
+        assert [one[23] for one in conflict[21][22]] == ["partners"]
+
+        assert alice.delete("acls/acl=partners").status == 204
+        until(lambda: 17 not in signal.get(1).scope, within=10, what="the conflict being over")
+        signal.delete(1)
+
+
 @pytest.mark.rows("DATA-LIF-002", "DATA-LIF-009", "DATA-DEC-17")
 def test_a_filter_runs_out_but_not_while_a_mitigation_runs(
     alice: Rest, cast: Cast, product: Product, console: Console
@@ -434,6 +462,31 @@ def test_capabilities_promise_what_table_1_demands(alice: Rest) -> None:
     }
     for name, leaves in mandatory.items():
         assert all(found[name][leaf] is True for leaf in leaves), name
+
+
+LEAVES = {
+    "ipv4": "dscp ecn length ttl protocol ihl flags offset identification source-prefix destination-prefix fragment",
+    "ipv6": "dscp ecn length hoplimit protocol destination-prefix source-prefix flow-label fragment",
+    "tcp": "sequence-number acknowledgement-number data-offset reserved flags window-size urgent-pointer options"
+    " flags-bitmask source-port destination-port port-range",
+    "udp": "length source-port destination-port port-range",
+    "icmp": "type code rest-of-header",
+}
+
+
+@pytest.mark.rows("DATA-CAP-004", "DATA-CAP-005", "DATA-CAP-006", "DATA-CAP-007")
+@pytest.mark.parametrize("name", LEAVES)
+def test_capabilities_have_a_boolean_for_each_field(alice: Rest, name: str) -> None:
+    found = alice.get(f"{DOTS_DATA}/capabilities/{name}").json[f"{MODULE}:{name}"]
+
+    assert set(found) <= set(LEAVES[name].split())
+    assert {type(value) for value in found.values()} == {bool}
+    for leaf in LEAVES[name].split():
+        one = alice.get(f"{DOTS_DATA}/capabilities/{name}/{leaf}")
+        if leaf in found:
+            assert one.json == {f"{MODULE}:{leaf}": found[leaf]}
+        else:
+            assert one.status == 404, leaf
 
 
 @pytest.mark.rows("DATA-CAP-014", "DATA-OPT-004", "DATA-DEC-18")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 from cryptography import x509
 from data_trees import MODULE, Connect, acl, alias
 
+from mitigation.pki.home import Home
 from tests.harness import databases
-from tests.harness.product import Cast, Files, Product, running
+from tests.harness.product import Cast, Files, Product, _free_ports, running
 from tests.harness.rest import DOTS_DATA, ROOT, Rest
 from tests.harness.waiting import until
 
@@ -111,6 +114,68 @@ def test_many_requests_go_over_one_connection(alice: Rest, cast: Cast) -> None:
     for _ in range(10):
         assert alice.get().status == 200
     assert alice._connection is connection
+
+
+@pytest.fixture
+def early(product: Product, tmp_path: Path) -> Iterator[Path]:
+    """A session of TLS 1.3 that allows early data, made with a server of OpenSSL's own under our server's name."""
+    home, session, (port,) = Home(product.home), tmp_path / "session", _free_ports(1)
+    own = ["-cert", str(home.server_certificate), "-key", str(home.server_key)]
+    server = subprocess.Popen(
+        ["openssl", "s_server", "-tls1_3", "-early_data", "-port", str(port), *own],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        until(lambda: _has_session(port, session), within=15, what="a session with early data")
+        yield session
+    finally:
+        server.kill()
+        server.communicate(timeout=5)
+
+
+def _has_session(port: int, session: Path) -> bool:
+    _s_client(port, "-sess_out", str(session))
+    return session.exists() and session.stat().st_size > 0
+
+
+def _s_client(port: int, *more: str, said: bytes = b"Q\n") -> str:
+    command = ["openssl", "s_client", "-connect", f"localhost:{port}", "-tls1_3", "-servername", "localhost", *more]
+    done = subprocess.run(command, input=said, capture_output=True, timeout=20, check=False)
+    return (done.stdout + done.stderr).decode(errors="replace")
+
+
+@pytest.mark.rows("DATA-TRN-005")
+def test_early_data_is_not_taken(product: Product, cast: Cast, early: Path, tmp_path: Path) -> None:
+    request = tmp_path / "request"
+    request.write_bytes(b"GET /.well-known/host-meta HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    offered = _s_client(product.data_port, "-sess_in", str(early), "-early_data", str(request))
+
+    assert "Early data was rejected" in offered, offered[-2000:]
+    assert "XRD" not in offered
+    # And nobody is ever given what early data needs: a ticket.
+    own = ["-CAfile", str(cast.alice.ca), "-cert", str(cast.alice.cert), "-key", str(cast.alice.key)]
+    plain = _s_client(product.data_port, *own, "-sess_out", str(tmp_path / "ours"), said=request.read_bytes())
+    assert "Verify return code: 0 (ok)" in plain
+    assert "Max Early Data" not in plain
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.rows("DATA-TRN-014", "DATA-TRN-015")
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer", "Digest username="])
+def test_http_authentication_neither_replaces_a_certificate_nor_changes_whose_it_is(
+    product: Product, alice: Rest, mallory: Rest, scheme: str
+) -> None:
+    """We do not offer it; a certificate is always wanted, and is all that counts."""
+    word = base64.b64encode(f"{alice.cuid}:secret".encode()).decode()
+    with closing(Rest(product, None, cuid=alice.cuid, ca=alice.files.ca)) as nobody:
+        answer = nobody.get(headers={"Authorization": f"{scheme} {word}"})
+    assert answer.fault == (401, "access-denied")
+    assert "basic" not in answer.headers["www-authenticate"].lower()
+    assert mallory.get(alice.mine, headers={"Authorization": f"{scheme} {word}"}).status == 404
+    assert alice.get(headers={"Authorization": f"{scheme} {word}"}).status == 200
 
 
 # -- gateways

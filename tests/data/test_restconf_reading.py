@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
+from contextlib import closing
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from data_trees import MODULE, Connect, ace, acl, alias
@@ -65,6 +70,48 @@ def test_the_library_lists_every_module(alice: Rest) -> None:
     assert modules[deviation["name"]]["revision"] == deviation["revision"]
     one = alice.get(f"{LIBRARY}/module={MODULE},2020-05-28?fields=name").json
     assert one == {"ietf-yang-library:module": [{"name": MODULE}]}
+
+
+@pytest.mark.rows("DATA-LIB-005")
+def test_the_text_of_a_module_is_where_the_library_says(alice: Rest, connect: Connect, tmp_path: Path) -> None:
+    listed = alice.get(LIBRARY).json["ietf-yang-library:modules-state"]["module"]
+    entries = [*listed, *(one for module in listed for one in module.get("deviation", ()))]
+    found = {f"{one['name']}@{one['revision']}": one["schema"] for one in entries if "schema" in one}
+    assert set(found) == {f"{one['name']}@{one['revision']}" for one in listed} - {"ietf-yang-library@2016-06-21"}
+
+    for name, uri in found.items():
+        parts = urlsplit(uri)
+        assert (parts.scheme, parts.hostname) == ("https", "localhost")
+        answer = alice.get(parts.path, headers={"Accept": "application/yang"})
+        assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, "application/yang")
+        assert re.search(rf"^module {name.partition('@')[0]} {{", answer.content.decode(), re.MULTILINE), name
+        (tmp_path / f"{name}.yang").write_bytes(answer.content)
+    if shutil.which("yanglint"):
+        for name in found:
+            command = ["yanglint", "-p", str(tmp_path), str(tmp_path / f"{name}.yang")]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+            assert (done.returncode, done.stderr) == (0, ""), name
+
+    leaf = alice.get(f"{LIBRARY}/module={MODULE},2020-05-28/schema").json
+    assert leaf == {"ietf-yang-library:schema": found[f"{MODULE}@2020-05-28"]}
+    path = urlsplit(found[f"{MODULE}@2020-05-28"]).path
+    assert alice.get(path).fault == (406, "invalid-value")
+    yang = {"Accept": "application/yang"}
+    assert alice.get(f"{ROOT}/yang/LICENSE", headers=yang).fault == (404, "invalid-value")
+    assert alice.get(f"{ROOT}/yang/..%2F..%2Fsettings", headers=yang).fault == (404, "invalid-value")
+    assert alice.delete(path, headers=yang).fault == (405, "operation-not-supported")
+    with closing(connect("alice")) as stranger:
+        stranger.files = None
+        assert stranger.get(path, headers=yang).fault == (401, "access-denied")
+
+
+@pytest.mark.rows("DATA-ENC-009")
+@pytest.mark.parametrize(
+    "path", ["", ROOT, f"{DOTS_DATA}/capabilities", "acls/acl=none", "/.well-known/host-meta", "?a=b"]
+)
+def test_no_answer_may_be_stored_by_a_cache(alice: Rest, path: str) -> None:
+    answer = alice.get(path, headers={"Accept": "*/*"})
+    assert answer.headers["cache-control"] == "no-store"
 
 
 @pytest.mark.rows("DATA-LIB-006", "DATA-LIB-007", "DATA-GET-014")

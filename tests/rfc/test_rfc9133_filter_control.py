@@ -362,7 +362,7 @@ def test_a_filter_that_a_request_switches_drops_packets_at_once(
         until(service.is_reached, within=5, what="the filter being off")
 
 
-@pytest.mark.rows("SIG-OVL-012", "SIG-OVL-023")
+@pytest.mark.rows("SIG-OVL-012", "SIG-OVL-023", "ENF-TEL-005")
 def test_observers_are_told_which_filter_lets_the_attack_in(alice: Peer, cast: Cast, filters: Filters) -> None:
     filters.make("a", IMMEDIATE)
     filters.make("b", DEACTIVATE)
@@ -414,7 +414,7 @@ def test_a_repeated_request_switches_nothing_again(alice: Peer, filters: Filters
     assert filters.kind("a") == IMMEDIATE
 
 
-@pytest.mark.rows("SIG-FLT-010")
+@pytest.mark.rows("SIG-FLT-010", "ENF-TEL-003")
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_what_cannot_be_applied_is_5_03_with_the_list(
     join: Join, console: Console, cast: Cast, filters: Filters, ask: Callable[..., bytes], transport: str

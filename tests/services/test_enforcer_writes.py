@@ -239,3 +239,6 @@ def test_a_look_is_due_when_somebody_changed_something_or_the_point_was_down(
     assert due(took=20.0, health="down")
     monkeypatch.setattr(driver, "is_as_read", lambda: True)
     assert not due(took=2.0)
+    monkeypatch.setitem(tasks._standing, point.pk, enforcement.Standing())
+    assert due(took=2.0), "the last look did not find all that it had put there"
+    assert not due(took=20.0)

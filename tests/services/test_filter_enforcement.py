@@ -370,6 +370,24 @@ def test_what_entries_matched_is_added_up_over_tables(
     assert read(("r0", "e2", 4), ("r1", "e2", 1)) == {"r0": (19, 1900), "r1": (1, 100)}
 
 
+@pytest.mark.rows("DATA-STA-002")
+def test_what_entries_matched_is_added_up_over_points(
+    cast: Any, driver: Memory, standing: Standing, look: Look, now: datetime
+) -> None:
+    row, other = stored(cast.alice, now), Memory()
+    second = EnforcementPoint.objects.create(name="second", driver="nftables", enforces=True, counts=True)
+    first = EnforcementPoint.objects.exclude(pk=second.pk).get()
+    for at, (point, one) in enumerate([(first, driver), (second, other)], 1):
+        own = Standing()
+        enforcement.reconcile(point.pk, one, holder="me", clock=lambda: now, standing=own)
+        assert names(one) == {key_of(cast.alice): ["x"]}
+        key = EnforcedAce.objects.get(point=point).key
+        one.filter_readings = [Counter(key, "e1", 10 * at, 1_000 * at)]
+        filter_enforcement.count(point.pk, one, own.filters, clock=lambda: now)
+
+    assert filter_enforcement.statistics([row.pk]) == {row.pk: {"r0": (30, 3_000)}}
+
+
 def test_counting_again_writes_nothing(
     cast: Any, driver: Memory, standing: Standing, look: Look, now: datetime, django_assert_num_queries: Any
 ) -> None:

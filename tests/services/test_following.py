@@ -231,6 +231,32 @@ def test_after_another_hand_everything_is_looked_at(world: World, submit: Submit
     assert set(Mitigation.objects.values_list("status", flat=True)) == {2}
 
 
+def test_what_another_hand_takes_between_the_repair_and_its_reading_is_seen_to_at_once(
+    world: World, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That reading already shows it, so the equipment does not say later that anybody was at work."""
+    granted(submit(world.cast.alice, request(1, "198.51.100.1/32")))
+    world.look(full=True)
+    world.box.lose(0)
+    really = world.box.apply
+
+    def apply_and_lose(*values: Any) -> None:
+        really(*values)
+        world.box.lose(1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.box, "apply", apply_and_lose)
+        world.look(full=True)
+    assert not world.box.touched
+    assert (world.standing.is_settled, Mitigation.objects.get().status) == (False, 1)
+
+    world.look()
+
+    wanted = projection.project_mitigations(now=world.now).wanted
+    assert world.box.rules.keys() == wanted.keys()
+    assert (world.standing.is_settled, Mitigation.objects.get().status) == (True, 2)
+
+
 def test_equipment_that_fails_while_following_takes_the_word_back_from_all(world: World, submit: Submit) -> None:
     granted(submit(world.cast.alice, request(1, "198.51.100.1/32")))
     world.look(full=True)

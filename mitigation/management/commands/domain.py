@@ -36,6 +36,17 @@ class Command(Verbs):
     def arguments_set(self, parser: ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME")
         parser.add_argument("--conflict-policy", choices=Domain.ConflictPolicy.values)
+        parser.add_argument(
+            "--filter-conflict",
+            choices=Domain.FilterConflict.values,
+            help="what becomes of a filter that does the opposite of another client's",
+        )
+        parser.add_argument(
+            "--filter-lifetime",
+            type=int,
+            metavar="MINUTES",
+            help="of aliases and filters that nobody refreshes; 10080 at least",
+        )
         parser.add_argument("--attack-over-after", type=int, metavar="SECONDS", help="without a drop; 0: never")
         parser.add_argument("--https-over-udp", action=BooleanOptionalAction, help="an https URI means HTTP/3 too")
         parser.add_argument("--playbook", metavar="NAME", help="what its requests are turned into rules by")
