@@ -14,7 +14,10 @@
  *                       wall clock, when all of them end
  *       hold            one GET in each session, which then does nothing until this program is ended
  *
- * Values: address, port, cert, key, sessions, runs, seconds (of one run), cuid, first, mids, shift, at.
+ * Values: address, port, cert, key, sessions, runs, seconds (of one run), cuid, first, mids, shift, at, rate.
+ *
+ * With rate=n the sessions of get, list and put ask n times a second together, at fixed instants, however long answers
+ * take; latencies are from those instants, so that an answer that comes late counts for whoever waits behind it too.
  *
  * Prints one JSON object a line: first {"open": sessions}; then for each run {"begin": true}, and at its end
  * operations, seconds, percentiles in milliseconds, answers by code, repeats, and the share of one core that the generator itself used, which must stay
@@ -46,7 +49,7 @@
 typedef struct {
     gnutls_session_t tls;
     int socket, index, open, waiting, registered, told;
-    double began, sent, deadline;
+    double began, sent, deadline, due; /* due: when it is to ask next, where there is a rate */
     unsigned message_id, mid;
     unsigned char request[320];
     int length;
@@ -63,6 +66,7 @@ static const char *cuid;
 static unsigned first_mid, mids, next_mid, shift;
 static int epoll, measuring, sessions, started;
 static float *samples;
+static double interval; /* seconds between two requests of one session; 0: each follows the answer before */
 static double changed; /* when what is observed changed, monotonic; 0 before */
 static long done, repeats, failed, resumed_count, codes[256];
 
@@ -214,10 +218,19 @@ static void answered(Session *s) {
         s->registered = 1;
     } else if (s->index >= sessions) {
         changed = now(); /* the answer comes after the commit */
+    } else if (interval > 0) {
+        note(s->due);
+        s->due += interval;
     } else {
         note(s->sent);
         ask(s);
     }
+}
+
+static void ask_when_due(Session *all) {
+    double t = now();
+    for (int i = 0; i < started; i++)
+        if (all[i].open && !all[i].waiting && all[i].due <= t) ask(&all[i]);
 }
 
 static void hear(Session *s) {
@@ -245,6 +258,8 @@ static void established(Session *s) {
         note(s->began);
         stop(s);
         start(s);
+    } else if (interval > 0) {
+        s->due = now() + interval * s->index / sessions;
     } else if (s->index < sessions) {
         ask(s);
     }
@@ -270,8 +285,9 @@ static void run(Session *all, double until) {
     int handshakes = mode == FULL || mode == RESUMED;
     double looked = now(), often = handshakes ? 0.001 : 0.05;
     while (now() < until) {
-        int n = epoll_wait(epoll, events, 256, handshakes ? 1 : 10);
+        int n = epoll_wait(epoll, events, 256, handshakes || interval > 0 ? 1 : 10);
         for (int i = 0; i < n; i++) advance(&all[events[i].data.u32]);
+        if (interval > 0) ask_when_due(all);
         if (now() - looked < often) continue;
         looked = now();
         for (int i = 0; i < started; i++) {
@@ -413,6 +429,8 @@ int main(int argument_count, char **arguments) {
     first_mid = (unsigned)atol(value("first", "1"));
     mids = (unsigned)atol(value("mids", "1"));
     shift = (unsigned)atol(value("shift", "0"));
+    double rate = atof(value("rate", "0"));
+    if (rate > 0) interval = sessions / rate;
 
     struct rlimit files = {.rlim_cur = 65536, .rlim_max = 65536};
     if (setrlimit(RLIMIT_NOFILE, &files)) getrlimit(RLIMIT_NOFILE, &files), files.rlim_cur = files.rlim_max,
