@@ -328,8 +328,8 @@ def test_an_admin_changes_a_policy_and_mends_what_was_wrong(attack: list[Mitigat
         looked.page.get_by_label("udp_rate").fill("fast")
         looked.page.get_by_role("button", name="Save the policy").click()
 
-        expect(looked.page.get_by_role("alert")).to_contain_text("Nothing was saved.")
-        looked.page.get_by_role("alert").get_by_role("link", name="udp_rate").click()
+        expect(looked.page.locator(".note.bad")).to_contain_text("Nothing was saved.")
+        looked.page.locator(".note.bad").get_by_role("link", name="udp_rate").click()
         expect(looked.page.locator("#udp_rate-err")).to_contain_text("udp_rate is a whole number")
         expect(looked.page.get_by_role("textbox", name="Ladder")).to_have_value("shield ratelimit")
         found = Axe().run(looked.page)["violations"]
