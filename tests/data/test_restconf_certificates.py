@@ -345,6 +345,9 @@ def test_a_revocation_list_that_has_run_out_lets_nobody_in(
     with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
         look(product, theirs)
     assert look(product, cast.bob).status == 200, "our own authority is not concerned"
+    found = product.manage("doctor", "--json", check=False).json
+    (said,) = [one for one in found if one["name"] == "trusted authority"]
+    assert "has run out" in said["sentence"]
 
 
 # -- helpers
