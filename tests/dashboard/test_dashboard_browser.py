@@ -275,6 +275,45 @@ def test_an_open_dialog_tells_that_the_object_changed(attack: list[Mitigation], 
     assert Transition.objects.filter(mitigation=attack[0], happening="server-withdrew").count() == 1
 
 
+# -- filters ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_of_filters_is_live_and_can_be_held(looked: Looked, served: Served) -> None:
+    ntp = scenes.filtered(timezone.now())[1]
+    open_live(looked, served, f"/filters/{ntp.pk}/")
+    entry = looked.page.locator("[data-key=ace-1]")
+    before = entry.locator("[data-label=Packets]").inner_text()
+    expect(looked.page.locator("[data-chart=both] canvas")).to_be_visible()
+
+    cast.EnforcedAce.objects.filter(acl=ntp, ace="entry-1").update(packets=10**12)
+    served.changed(("point", 1))
+    expect(entry.locator("[data-label=Packets]")).not_to_have_text(before)
+
+    looked.page.get_by_role("link", name="Hold…").click()
+    dialog = looked.page.get_by_role("dialog", name="Hold ntp?")
+    expect(dialog.get_by_role("link", name="Leave it")).to_be_focused()
+    dialog.get_by_label("Reason, for the history").fill("shuts out the monitoring")
+    dialog.get_by_role("button", name="Hold it").click()
+
+    expect(looked.page.locator(".toast")).to_contain_text("Held ntp.")
+    expect(looked.page.locator("[data-live=title] .pill")).to_have_text("Held")
+    expect(looked.page.locator("[data-live=timeline]")).to_contain_text("Held: shuts out the monitoring")
+
+
+def test_a_refused_list_appears_among_what_needs_a_person(looked: Looked, served: Served) -> None:
+    scenes.filtered(timezone.now())
+    refused = cast.RefusedAcl.objects.get()
+    values = {"acl": refused.acl, "point": refused.point, "reason": refused.reason, "since": refused.since}
+    refused.delete()
+    open_live(looked, served)
+    expect(looked.page.locator("[data-live=needs]")).not_to_contain_text("Filter refused")
+
+    cast.RefusedAcl.objects.create(**values)
+    served.changed(("point", 1))
+
+    expect(looked.page.locator("[data-live=needs]")).to_contain_text("Filter refused")
+
+
 # -- login, keyboard, chart -------------------------------------------------------------------------------------------
 
 
@@ -392,7 +431,9 @@ def test_pages_read_without_scripts(attack: list[Mitigation], served: Served, op
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "viewport"), [("desk", DESK), ("phone", PHONE)])
-@pytest.mark.parametrize("scene", [scenes.under_attack, scenes.waiting, scenes.quiet, scenes.dry_run, scenes.first_day])
+@pytest.mark.parametrize(
+    "scene", [scenes.under_attack, scenes.waiting, scenes.filtered, scenes.quiet, scenes.dry_run, scenes.first_day]
+)
 def test_pages_are_accessible_and_fit(
     scene: Any, width: str, viewport: dict[str, int], served: Served, operator: User
 ) -> None:
@@ -428,6 +469,9 @@ def _paths() -> list[str]:
         "/domains/",
         "/points/",
         "/points/switches/panic/",
+        "/filters/",
+        *(f"/filters/{pk}/" for pk in cast.Acl.objects.order_by("pk").values_list("pk", flat=True)[1:4]),
+        *(f"/filters/{pk}/hold/" for pk in cast.Acl.objects.order_by("pk").values_list("pk", flat=True)[:1]),
         f"/domains/{domain.pk}/",
         *some,
     ]
