@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('mitigation', '0023_filter_policy'),
+        ('mitigation', '0024_filters_shown'),
     ]
 
     operations = [
