@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from mitigation.dashboard import approving, holding, stopping, switches, views
+from mitigation.dashboard import approving, holding, policy_form, stopping, switches, views
 from mitigation.dashboard.consumers import LiveConsumer
 from mitigation.dashboard.login import Login
 
@@ -25,6 +25,7 @@ urlpatterns = [
     ),
     path("domains/", views.show, {"page": "domains"}, name="domains"),
     path("domains/<int:pk>/", views.show, {"page": "domain"}, name="domain"),
+    path("domains/<int:pk>/policy/", policy_form.policy, name="policy"),
     path("points/", views.show, {"page": "points"}, name="points"),
     path("points/switches/<str:kind>/", switches.switch, name="switch"),
     path("search/", views.search, name="search"),

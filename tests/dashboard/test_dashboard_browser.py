@@ -13,6 +13,7 @@ import dashboard_scenes as scenes
 import pytest
 from axe_core_python.sync_playwright import Axe
 from dashboard_browser import CHROMIUM, DESK, NAME, PASSWORD, PHONE, Looked, Served, chromium, log_in
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.utils import timezone
 from playwright.sync_api import expect
@@ -314,6 +315,34 @@ def test_a_refused_list_appears_among_what_needs_a_person(looked: Looked, served
     expect(looked.page.locator("[data-live=needs]")).to_contain_text("Filter refused")
 
 
+# -- policy -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_admin_changes_a_policy_and_mends_what_was_wrong(attack: list[Mitigation], served: Served) -> None:
+    person = get_user_model().objects.create_superuser("admin", password=PASSWORD)
+    with chromium() as looked:
+        log_in(looked, served.url, person)
+        open_live(looked, served, f"/domains/{attack[0].domain_id}/")
+        looked.page.get_by_role("link", name="Change playbooks…").click()
+        looked.page.get_by_role("textbox", name="Ladder").fill("shield ratelimit")
+        looked.page.get_by_label("udp_rate").fill("fast")
+        looked.page.get_by_role("button", name="Save the policy").click()
+
+        expect(looked.page.locator(".note.bad")).to_contain_text("Nothing was saved.")
+        looked.page.locator(".note.bad").get_by_role("link", name="udp_rate").click()
+        expect(looked.page.locator("#udp_rate-err")).to_contain_text("udp_rate is a whole number")
+        expect(looked.page.get_by_role("textbox", name="Ladder")).to_have_value("shield ratelimit")
+        found = Axe().run(looked.page)["violations"]
+        assert [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found] == []
+        looked.page.get_by_label("udp_rate").fill("500")
+        looked.page.get_by_role("button", name="Save the policy").click()
+
+        expect(looked.page.locator(".toast")).to_contain_text("Changed: ladder, udp_rate.")
+        assert [one for one in looked.errors if "400" not in one] == []
+    attack[0].domain.refresh_from_db()
+    assert attack[0].domain.ladder == ["shield", "ratelimit"]
+
+
 # -- login, keyboard, chart -------------------------------------------------------------------------------------------
 
 
@@ -450,7 +479,7 @@ def test_pages_are_accessible_and_fit(
         if stop.count():
             stop.first.click()
             expect(looked.page.locator("dialog[open]")).to_be_visible()
-            _check(looked, axe, "dialog")
+            _check(looked, axe, "dialog", "dialog[open]")  # what lies behind it is inert, and dimmed
         assert looked.errors == []
         assert looked.hosts <= {"127.0.0.1"}
 
@@ -477,10 +506,10 @@ def _paths() -> list[str]:
     ]
 
 
-def _check(looked: Looked, axe: Axe, path: str) -> None:
+def _check(looked: Looked, axe: Axe, path: str, part: str | None = None) -> None:
     for theme in ("light", "dark"):
         looked.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-        found = axe.run(looked.page)["violations"]
+        found = axe.run(looked.page, context=part)["violations"]
         assert [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found] == [], (path, theme)
     widths = looked.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert widths[0] <= widths[1], path
