@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('mitigation', '0024_filters_shown'),
+        ('mitigation', '0025_certificate_mappings'),
     ]
 
     operations = [
