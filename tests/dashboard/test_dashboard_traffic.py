@@ -175,7 +175,9 @@ def test_a_chart_has_a_line_of_each_kind_that_there_is(attacked: Mitigation, now
     assert [kind.word for kind in chart().kinds] == ["Dropped", "Allowed"]
     assert json.loads(chart().data)["bits"].keys() == {"d", "a"}
 
-    Sample.objects.update(redirected_packets=10, redirected_octets=5_000_000, limited_packets=5, limited_octets=2_000_000)
+    Sample.objects.update(
+        redirected_packets=10, redirected_octets=5_000_000, limited_packets=5, limited_octets=2_000_000
+    )
     shown = chart()
     assert [kind.word for kind in shown.kinds] == ["Dropped", "of it by limits", "Redirected", "Allowed"]
     data = json.loads(shown.data)["bits"]
