@@ -237,6 +237,16 @@ def test_lists_are_found_by_words_in_names_and_entries(
     assert name in said
 
 
+def test_a_domain_leads_to_its_lists(browser_client: Client, now: datetime) -> None:
+    six = scenes.filtered(now)[8]
+    html = browser_client.get(f"/domains/{six.client.domain_id}/").content.decode()
+
+    link = re.search(r'href="(/filters/[^"]+)">1 list of filters<', html)
+
+    assert link
+    assert "1 to 1 of 1" in text(browser_client, unescape(link[1]))
+
+
 def test_the_kinds_of_lists_have_numbers_and_addresses(browser_client: Client, now: datetime) -> None:
     scenes.filtered(now)
 
