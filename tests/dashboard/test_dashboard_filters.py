@@ -405,6 +405,18 @@ def test_one_that_waits_is_allowed_or_refused(verb: str, stays: bool, browser_cl
     assert (told.actor, told.door) == (f"operator {NAME}", "dashboard")
 
 
+def test_who_allows_a_list_is_told_what_it_contradicts(browser_client: Client, now: datetime) -> None:
+    made = scenes.filtered(now)
+    path = f"/filters/{made[7].pk}/allow/"
+
+    said = text(browser_client, path)
+    assert "though ntp of gw-a.example.net, known-attackers of gw-a.example.net, a-list-with" in said
+    assert "held of gw-a.example.net do the opposite" in said
+
+    Acl.objects.exclude(pk=made[7].pk).delete()
+    assert "though another client's list did the opposite" in text(browser_client, path)
+
+
 @pytest.mark.parametrize("verb", ["hold", "release", "allow", "refuse"])
 def test_no_decision_acts_on_an_old_fact(verb: str, browser_client: Client, now: datetime) -> None:
     made = scenes.filtered(now)
