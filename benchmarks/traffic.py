@@ -4,7 +4,8 @@
 
 Network namespaces of this machine and veth links. `traffic.c` sends UDP packets of 46 (IPv4) or 66 octets (IPv6) from
 one core, 256 flows of as many sources. A veth link does the router's work in the sender's own system calls, so a figure
-is what one core sends and forwards, filters or drops: compare the rows. Rules are loaded by the real driver, `shield`
+is what one core sends and forwards, filters or drops: compare the rows. Its CPU time a packet hardly depends on what
+else the machine does; rates do. Rules are loaded by the real driver, `shield`
 for one address each, half of them IPv4. Where there are rules the kernel tracks connections, which `shield` needs to
 limit UDP by source. Needs root and a C compiler.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import resource
 import subprocess
 import tempfile
 import time
@@ -83,29 +85,37 @@ class Sending:
         found = [figure for family in (4, 6) for figure in self._measure(family, addresses[family], port)]
         print(f"| {size:,} | {traffic} | " + " | ".join(f"{figure:,.0f}" for figure in found) + " |", flush=True)
 
-    def _measure(self, family: int, destination: str, port: int) -> tuple[float, float]:
-        """Medians a second: sent, arrived."""
+    def _measure(self, family: int, destination: str, port: int) -> tuple[float, ...]:
+        """Medians: nanoseconds of CPU a packet, sent a second, arrived a second."""
         self._run(family, destination, port, 0.2)  # neighbours are known after it, and flows
         found = [self._run(family, destination, port, self._seconds) for _ in range(self._runs)]
-        return median(sent for sent, _ in found), median(arrived for _, arrived in found)
+        return tuple(map(median, zip(*found, strict=True)))
 
-    def _run(self, family: int, destination: str, port: int, seconds: float) -> tuple[float, float]:
-        before = self._arrived()
+    def _run(self, family: int, destination: str, port: int, seconds: float) -> tuple[float, float, float]:
+        before, cpu_before = self._arrived(), _cpu_of_children()
         words = (str(BINARY), UPLINK, ROUTER_MAC, SOURCES[family], destination, str(port), str(seconds))
         sent = int(self._lab.attacker.run("taskset", "-c", "0", *words))
+        cpu = _cpu_of_children() - cpu_before
         time.sleep(0.05)  # what is still on its way
-        return sent / seconds, (self._arrived() - before) / seconds
+        return cpu / sent * 1e9, sent / seconds, (self._arrived() - before) / seconds
 
     def _arrived(self) -> int:
         (link,) = json.loads(self._lab.victim.run("ip", "-j", "-s", "link", "show", UPLINK))
         return int(link["stats64"]["rx"]["packets"])
 
 
+def _cpu_of_children() -> float:
+    """Seconds, of those that ended: starting them takes some thousandths."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def table(lab: Topology, sizes: Sequence[int], sending: Sending, directory: Path) -> None:
     from mitigation.drivers.base import Desired
     from mitigation.drivers.nftables import NftablesDriver
 
-    print("| mitigations | traffic | IPv4: sent/s | arrived/s | IPv6: sent/s | arrived/s |\n|---|---|---|---|---|---|")
+    columns = [f"IPv{family}: {what}" for family in (4, 6) for what in ("CPU ns", "sent/s", "arrived/s")]
+    print(f"| mitigations | traffic | {' | '.join(columns)} |\n|---|---{'|---:' * len(columns)}|")
     for size in sizes:
         if not size:
             sending.row(size, "all", ELSEWHERE, ORDINARY)

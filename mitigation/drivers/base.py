@@ -153,6 +153,9 @@ class Driver(ABC):
     def resync(self, desired: Sequence[Desired]) -> None:
         """Make the equipment hold exactly this, repairing whatever else is found among what is ours."""
 
+    def tidy(self) -> None:  # noqa: B027  # most drivers leave nothing behind
+        """Take away what `installed` last saw to serve no rule any more. It touched no packet."""
+
     # Clients' filters (RFC 8783): a driver whose equipment has none leaves these as they are
 
     @classmethod

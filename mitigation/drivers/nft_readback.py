@@ -6,8 +6,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mitigation.drivers.nft_gate import LEVELS, Granule, granules
 from mitigation.drivers.nft_netlink import BaseChain, Element, Netlink
-from mitigation.drivers.nft_ruleset import FILTERS, Chain, Place, Ruleset, number_of_parts, unpacked, version_of
+from mitigation.drivers.nft_ruleset import (
+    FILTERS,
+    HOOKS,
+    Chain,
+    Place,
+    Ruleset,
+    Way,
+    addresses_of,
+    number_of_parts,
+    text_hash,
+    unpacked,
+    version_of,
+)
 
 
 @dataclass
@@ -36,7 +49,7 @@ class Structure:
         return sorted(name for name in self.names if version_of(name) is None)
 
     def holds(self, chain: Chain) -> bool:
-        return self.comments.get(chain.name) == list(chain.comments) if chain.name in self.chains else False
+        return chain.name in self.chains and self.comments.get(chain.name, []) == list(chain.comments)
 
     def holds_some(self, name: str) -> bool:
         """The chain is as it was made, whatever it was made of."""
@@ -46,7 +59,18 @@ class Structure:
     def is_whole(self, ruleset: Ruleset) -> bool:
         """The constant part is there as made: nothing missing, nothing added to our chains, hooks unchanged."""
         has_sets = ruleset.maps.keys() <= self.maps and ruleset.sets.keys() <= self.sets
-        return has_sets and all(self.holds(chain) and self._hooked(chain, ruleset) for chain in ruleset.chains)
+        ways = self.ways(ruleset)
+        chains = [*ruleset.chains, *(ruleset.entry(stage, ways) for stage in ruleset.stages)]
+        return has_sets and all(self.holds(chain) and self._hooked(chain, ruleset) for chain in chains)
+
+    def ways(self, ruleset: Ruleset) -> set[Way]:
+        """Which sets of the gate each stage asks."""
+        found: set[Way] = set()
+        for stage in ruleset.stages:
+            hashes = {(comment or "").partition(" ")[0] for comment in self.comments.get(ruleset.named(stage), ())}
+            ways = ((stage, level) for level in LEVELS)
+            found.update(way for way in ways if text_hash(ruleset.way_in(way)) in hashes)
+        return found
 
     def _hooked(self, chain: Chain, ruleset: Ruleset) -> bool:
         hooks: dict[str, BaseChain] = {
@@ -86,6 +110,15 @@ class Scoped(NamedTuple):
     last: bytes
     expires: int
     target: str
+
+    @property
+    def granules(self) -> tuple[Granule, ...]:
+        """What the gate must hold, or packets never get as far as this."""
+        return granules(self.place.family, *addresses_of(self.place, self.first, self.last))
+
+    @property
+    def stage(self) -> str:
+        return HOOKS[self.place.kind].stage
 
     @property
     def value(self) -> str:

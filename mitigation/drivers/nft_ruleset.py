@@ -1,7 +1,9 @@
 """Our nftables table as text.
 
-The constant part is made once. For every kind of rule and family it has *places*: one for packets that carry a readable
-destination port and one for those that do not (other protocols, later fragments). A place is
+The constant part is made once. Every stage first asks whether the destination is in any scope at all: `gate_*` are sets
+of those (nft_gate.py), and which of them it asks is all that ever changes in its chain. For every kind of rule and
+family there are *places*: one for packets that carry a readable destination port and one for those that do not (other
+protocols, later fragments). A place is
 
     scope_*   a map from (destination, protocol[, port]) to `jump do_*`: its elements carry the deadline, no counter
     do_*      a chain with the kind's own conditions, one per set of parameters, made when first needed
@@ -25,11 +27,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
+from mitigation.drivers.nft_gate import LEVELS, Granule, Level
 from mitigation.rules.boxes import NO_PORT, PORT_PROTOCOLS, Box, Family, Range, networks
 from mitigation.rules.canonical import LIMITS, Bucket, Kind, Parameters, parse_key
 from mitigation.rules.packets import IMPOSSIBLE_TCP_FLAGS, NEIGHBOUR_DISCOVERY, OPENING, OPENING_MASK
@@ -42,7 +45,7 @@ FILTERS = ("acls_", "acl_", "rate_")  # how the names of chains begin that hold 
 MARK = 0x2000_0000  # the bit of the packet mark that is ours, unless a setting says otherwise
 CHUNK = 1000  # elements per command, so that an error message stays readable
 
-_WORDS = "drops|limits|passed|filters|unmark|filter|acls|acl|rate|scope|do|meter|limit|hit|count|probe"
+_WORDS = "drops|limits|passed|filters|unmark|gate|filter|acls|acl|rate|scope|do|meter|limit|hit|count|probe"
 _OURS = re.compile(rf"^(?:{_WORDS})(?:_[a-z0-9]+)*_([0-9a-f]{{8}})$")
 _ADDRESS_TYPE: dict[Family, str] = {4: "ipv4_addr", 6: "ipv6_addr"}
 _PROTOCOL: dict[Family, str] = {4: "ip", 6: "ip6"}
@@ -60,6 +63,8 @@ class Hook:
     with_ports: str | None
     portless: str | None
 
+
+Way = tuple[str, Level]  # into a stage, for destinations in this set of the gate
 
 _TCP, _UDP = "meta l4proto 6", "meta l4proto 17"
 HOOKS: dict[Kind, Hook] = {
@@ -123,7 +128,7 @@ class Chain:
     @property
     def comments(self) -> tuple[str, ...]:
         """Hash, position and number of rules: shows what is missing without knowing what was meant."""
-        return tuple(f"{_hash(rule)} {at}/{len(self.rules)}" for at, rule in enumerate(self.rules, 1))
+        return tuple(f"{text_hash(rule)} {at}/{len(self.rules)}" for at, rule in enumerate(self.rules, 1))
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,12 @@ def unpacked(place: Place, first: bytes, last: bytes) -> str:
     return " . ".join(fields if place.with_ports else fields[:2])
 
 
+def addresses_of(place: Place, first: bytes, last: bytes) -> Range:
+    """The destinations of an element, of its two ends as the kernel keeps them."""
+    size = 4 if place.family == 4 else 16
+    return int.from_bytes(first[:size], "big"), int.from_bytes(last[:size], "big")
+
+
 class Ruleset:
     """Names and texts of one table; a pure value."""
 
@@ -185,7 +196,9 @@ class Ruleset:
         self.hooks = self.stages | FILTER_HOOKS
         self.kinds = frozenset(kind for kind, hook in HOOKS.items() if hook.stage in self.stages)
         self.version = ""
-        self.version = _hash(f"{meter_size} {self.create()}")
+        self.version = text_hash(
+            f"{meter_size} {self.create({(stage, level) for stage in self.stages for level in LEVELS})}"
+        )
 
     @property
     def places(self) -> list[Place]:
@@ -199,7 +212,7 @@ class Ruleset:
             if (place := Place(kind, with_ports, family)).guard is not None
         ]
 
-    def named(self, word: str, place: Place | None = None, digest: str = "") -> str:
+    def named(self, word: str, place: Place | Level | None = None, digest: str = "") -> str:
         return "_".join(filter(None, (word, place.name if place else "", digest, self.version)))
 
     @property
@@ -219,17 +232,29 @@ class Ruleset:
             self.named("count", place): f"{{ type {place.key_type}; flags interval,timeout; counter; }}"
             for place in self.places
         }
-        return counting | {self.named("probe"): "{ type ipv4_addr; flags timeout; }"}
+        gates = {
+            self.named("gate", level): f"{{ type {_ADDRESS_TYPE[level.family]}; flags timeout; }}" for level in LEVELS
+        }
+        return counting | gates | {self.named("probe"): "{ type ipv4_addr; flags timeout; }"}
 
     @property
     def chains(self) -> list[Chain]:
-        """The constant ones, each after those it jumps to."""
+        """The constant ones, each after those it jumps to; `entry` jumps to them."""
         found = [Chain(self.named("hit", place), (self._last_match(place),)) for place in self.places]
-        for stage, priority in self.stages.items():
+        for stage in self.stages:
             found.extend(self._stage(stage))
-            hook = f"{{ type filter hook prerouting priority {priority}; policy accept; }}"
-            found.append(Chain(self.named(stage), tuple(self._entry(stage)), hook))
         return [*found, *self.filter_hooks]
+
+    def entry(self, stage: str, ways: Collection[Way]) -> Chain:
+        """Through the gate into the stage, by these ways of it; what is in no scope leaves here."""
+        hook = f"{{ type filter hook prerouting priority {self.stages[stage]}; policy accept; }}"
+        rules = tuple(self.way_in((stage, level)) for level in LEVELS if (stage, level) in ways)
+        return Chain(self.named(stage), rules, hook)
+
+    def way_in(self, way: Way) -> str:
+        stage, level = way
+        granule = f"{_PROTOCOL[level.family]} daddr{level.mask}"
+        return f"{granule} @{self.named('gate', level)} goto {self.named(f'{stage}_{level.family}')}"
 
     @property
     def filter_hooks(self) -> list[Chain]:
@@ -245,12 +270,12 @@ class Ruleset:
             for name, priority in FILTER_HOOKS.items()
         ]
 
-    def create(self) -> str:
-        """Makes or repairs the constant part; elements that are there stay."""
+    def create(self, ways: Collection[Way]) -> str:
+        """Makes or repairs the constant part, and the ways into it; elements that are there stay."""
         lines = [f"add table inet {self.table}"]
         lines += [f"add map inet {self.table} {name} {text}" for name, text in self.maps.items()]
         lines += [f"add set inet {self.table} {name} {text}" for name, text in self.sets.items()]
-        for chain in self.chains:
+        for chain in [*self.chains, *(self.entry(stage, ways) for stage in self.stages)]:
             lines += self._chain_lines(chain)
         return "\n".join(lines) + "\n"
 
@@ -298,6 +323,14 @@ class Ruleset:
         deadline = f" timeout {timeout}" if timeout else ""
         return f'{value}{deadline} comment "{key} {epoch}"'
 
+    def granules(self, verb: str, granules: Iterable[Granule], timeout: str = "") -> str:
+        """Of all gates: `add` or `delete`."""
+        deadline = f" timeout {timeout}" if timeout else ""
+        by_level: dict[Level, list[str]] = {}
+        for granule in granules:
+            by_level.setdefault(granule.level, []).append(f"{granule.value}{deadline}")
+        return "".join(self.elements(verb, self.named("gate", level), values) for level, values in by_level.items())
+
     def drop(self, chains: Iterable[str], maps: Iterable[str], sets: Iterable[str], limits: Iterable[str] = ()) -> str:
         """Takes these objects away, in the order in which nothing is still referred to."""
         chains = sorted(chains)
@@ -319,27 +352,26 @@ class Ruleset:
         verdict = {Kind.PASSED: "", Kind.REDIRECT: " accept"}.get(place.kind, " drop")
         return f"{place.key} @{self.named('count', place)}{verdict}"
 
-    def _entry(self, stage: str) -> Iterator[str]:
-        if stage != "passed":
-            yield f"meta mark & {self.mark:#x} == {self.mark:#x} return"  # a filter accepted it
-        if stage == "limits":
-            # Only the direction tells an answer from a flood: a service that answers makes the flood "established".
-            yield "ct direction reply return"
-            yield "ct state related return"
-        for family in FAMILIES:
-            yield f"meta nfproto ipv{family} goto {self.named(f'{stage}_{family}')}"
-
     def _stage(self, stage: str) -> Iterator[Chain]:
         for family in FAMILIES:
             with_ports, portless = self.named(f"{stage}_ports{family}"), self.named(f"{stage}_portless{family}")
             yield Chain(with_ports, tuple(self._lookups(stage, family, with_ports=True)))
             yield Chain(portless, tuple(self._lookups(stage, family, with_ports=False)))
             dispatch = (
+                *self._spared(stage),
                 f"{_LATER_FRAGMENT[family]} goto {portless}",
                 f"{_WITH_PORTS} th dport 0-65535 goto {with_ports}",
                 f"goto {portless}",  # also a header too short to hold ports
             )
             yield Chain(self.named(f"{stage}_{family}"), dispatch)
+
+    def _spared(self, stage: str) -> Iterator[str]:
+        if stage != "passed":
+            yield f"meta mark & {self.mark:#x} == {self.mark:#x} return"  # a filter accepted it
+        if stage == "limits":
+            # Only the direction tells an answer from a flood: a service that answers makes the flood "established".
+            yield "ct direction reply return"
+            yield "ct state related return"
 
     def _lookups(self, stage: str, family: Family, *, with_ports: bool) -> Iterator[str]:
         for place in self.places:
@@ -415,5 +447,5 @@ def _range(span: Range) -> str:
     return f"{span[0]}" if span[0] == span[1] else f"{span[0]}-{span[1]}"
 
 
-def _hash(text: str) -> str:
+def text_hash(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -1,9 +1,9 @@
 """Our table in the kernel: made, changed in transactions, read back, repaired.
 
 The order of a change keeps packets from slipping through and counters exact. What is new comes in one transaction,
-together with what it replaces; then the rest stops dropping; then its counters, which can no longer move, are read
-for the last time and taken away. Only counters of replaced boxes are read a moment before their end, because two
-overlapping elements cannot be in one set.
+together with what it replaces, and with what lets packets through the gate to it; then the rest stops dropping; then
+its counters, which can no longer move, are read for the last time and taken away. Only counters of replaced boxes are
+read a moment before their end, because two overlapping elements cannot be in one set.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from mitigation.drivers.base import Counter, Desired
+from mitigation.drivers.nft_gate import LEVELS, Granule, Level, granules
 from mitigation.drivers.nft_netlink import Element, Netlink
 from mitigation.drivers.nft_process import Nft, NftFailed
 from mitigation.drivers.nft_readback import (
@@ -28,7 +29,7 @@ from mitigation.drivers.nft_readback import (
     read_scoped,
     read_structure,
 )
-from mitigation.drivers.nft_ruleset import Part, Place, Ruleset, number_of_parts, parts, version_of
+from mitigation.drivers.nft_ruleset import HOOKS, Part, Place, Ruleset, Way, number_of_parts, parts, version_of
 from mitigation.exceptions import DriverError
 from mitigation.rules.boxes import Box
 from mitigation.rules.canonical import Kind, parse_key
@@ -44,6 +45,9 @@ ASKED_ALONE = 500  # elements; listing a set of 10,000 takes as long
 EXPIRY_SECONDS = 0.02  # the kernel's clock ticks every 1 to 10 ms
 LONGEST_SECONDS = 45 * 86_400  # nft keeps timeouts in 32 bits of milliseconds
 REMAINS_SECONDS = 3600  # a counter can be read for an hour after its rule has expired, then the kernel forgets it
+
+
+Gate = dict[Granule, int]  # in how many seconds the kernel lets go of each
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,9 @@ class NftTable:
         self.ruleset = ruleset
         self.parting: list[Counter] = []
         self.torn: set[str] = set()  # keys that lost some of their counting elements, as of the last full reading
+        # What no rule needed when all were last read, and none that came since.
+        self.idle: set[Granule] = set()
+        self.idle_ways: set[Way] = set()
         self._renews_in_place: bool | None = None
 
     # Reading
@@ -111,10 +118,35 @@ class NftTable:
         scoped = {place: read_scoped(place, self._those_at("scope", place, values)) for place, values in firsts.items()}
         return Inventory(scoped, {place: self._counted_at(place, values) for place, values in firsts.items()})
 
+    def gate(self, keys: Iterable[str] | None = None) -> Gate:
+        """All of it, or only the granules that the rules with these keys need."""
+        if keys is None:
+            listed = {level: self.netlink.elements(self.ruleset.table, self._gate(level)) for level in LEVELS}
+        else:
+            firsts: dict[Level, list[bytes]] = {}
+            for level, first in dict.fromkeys(one for key in keys for one in granules_of(key)):
+                firsts.setdefault(level, []).append(first)
+            listed = {level: self._those_at("gate", level, values) for level, values in firsts.items()}
+        return {
+            Granule(level, one.first): one.expires or LONGEST_SECONDS
+            for level, found in listed.items()
+            for one in found
+        }
+
+    def _gate(self, level: Level) -> str:
+        return self.ruleset.named("gate", level)
+
+    def note_idle(self, structure: Structure, gate: Iterable[Granule], inventory: Inventory) -> None:
+        """Of a reading of everything: what no element needs, whatever its comment says."""
+        elements = {(one.stage, one.granules) for scoped in inventory.scoped.values() for one in scoped}
+        needed = {(stage, granule) for stage, some in elements for granule in some}
+        self.idle = set(gate) - {granule for _, granule in needed}
+        self.idle_ways = structure.ways(self.ruleset) - {(stage, granule.level) for stage, granule in needed}
+
     def _counted_at(self, place: Place, firsts: Iterable[bytes]) -> list[Counted]:
         return read_counted(place, self._those_at("count", place, firsts))
 
-    def _those_at(self, word: str, place: Place, firsts: Iterable[bytes]) -> list[Element]:
+    def _those_at(self, word: str, place: Place | Level, firsts: Iterable[bytes]) -> list[Element]:
         return self.netlink.those_at(self.ruleset.table, self.ruleset.named(word, place), firsts)
 
     # Changing
@@ -127,8 +159,13 @@ class NftTable:
                 f"table inet {self.ruleset.table} exists and is not ours: rename it, or set DOTS_NFT_TABLE",
                 retryable=False,
             )
-        is_whole = structure.is_whole(self.ruleset)
-        text = "" if is_whole else self.ruleset.create()
+        ways = self._ways(add)
+        self.idle_ways -= ways
+        open_ways = structure.ways(self.ruleset)
+        if not structure.is_whole(self.ruleset):
+            text = self.ruleset.create(open_ways | ways)
+        else:
+            text = self._open(open_ways | ways, {stage for stage, _ in ways - open_ways})
         for place, parameters in dict.fromkeys(
             (part.place, one.rule.parameters) for one in add for part in parts(one.rule.kind, one.rule.box)
         ):
@@ -140,6 +177,9 @@ class NftTable:
             self.nft.change(text)
         self.renews_in_place()
         return structure
+
+    def _open(self, ways: Collection[Way], stages: Iterable[str]) -> str:
+        return "".join(self.ruleset.create_chain(self.ruleset.entry(stage, ways)) for stage in stages)
 
     def renews_in_place(self) -> bool:
         """Whether adding an element again moves its deadline; the table has to be there."""
@@ -199,6 +239,20 @@ class NftTable:
         self._drop_profiles(
             structure, {name for name in structure.chains if name.startswith("do_") and name not in used}
         )
+
+    def close_gate(self) -> None:
+        """To packets that it lets through to nobody's rule, which costs them time and nothing else."""
+        idle, idle_ways, self.idle, self.idle_ways = self.idle, self.idle_ways, set(), set()
+        text = self.ruleset.granules("delete", idle)
+        if idle_ways:
+            ways = self.quick_structure().ways(self.ruleset) - idle_ways
+            text += self._open(ways, {stage for stage, _ in idle_ways})
+        if not text:
+            return
+        try:
+            self.nft.change(text)
+        except NftFailed as failure:
+            log.info("destinations without a rule stay in the gate until they are next read: %s", failure)
 
     def drop_idle_limits(self) -> None:
         """Each scope that is held to a rate has a limit of its own: they would grow in number without end."""
@@ -285,6 +339,8 @@ class NftTable:
 
     def _add(self, add: Collection[Desired]) -> str:
         epoch = secrets.token_hex(4)
+        needed = self._granules(add)
+        self.idle -= needed
         scoped: dict[Place, list[str]] = {}
         counted: dict[Place, list[str]] = {}
         for one in add:
@@ -296,7 +352,8 @@ class NftTable:
                 count = self.ruleset.count_element(part.value, key, epoch, remains)
                 scoped.setdefault(part.place, []).append(scope)
                 counted.setdefault(part.place, []).append(count)
-        text = "".join(
+        text = self._let_through(needed)
+        text += "".join(
             self.ruleset.elements("add", self.ruleset.named("count", place), elements)
             for place, elements in counted.items()
         )
@@ -308,6 +365,25 @@ class NftTable:
                 text += self.ruleset.elements("delete", name, [element.split(" timeout ")[0] for element in elements])
             text += self.ruleset.elements("add", name, elements)
         return text
+
+    def _let_through(self, needed: set[Granule]) -> str:
+        """Granules live as long as any rule may, so none comes to an end before one that needs it."""
+        if self._renews_in_place:
+            return self.ruleset.granules("add", needed, f"{LONGEST_SECONDS}s")
+        add, delete = (self.ruleset.granules(verb, needed) for verb in ("add", "delete"))
+        return add + delete + add  # as below
+
+    def _granules(self, add: Iterable[Desired]) -> set[Granule]:
+        """What lets packets through the gate to all of these."""
+        return {granule for _, some in self._needed(add) for granule in some}
+
+    def _ways(self, add: Iterable[Desired]) -> set[Way]:
+        return {(stage, granule.level) for stage, some in self._needed(add) for granule in some}
+
+    def _needed(self, add: Iterable[Desired]) -> set[tuple[str, tuple[Granule, ...]]]:
+        """Stages and granules."""
+        spans = {(HOOKS[one.rule.kind].stage, one.rule.box.family, one.rule.box.addresses) for one in add}
+        return {(stage, granules(family, *addresses)) for stage, family, addresses in spans}
 
     def _delete(self, word: str, leaving: Iterable[Leaving]) -> str:
         by_place: dict[Place, list[str]] = {}
@@ -356,6 +432,11 @@ def torn_keys(inventory: Inventory) -> set[str]:
 
 def as_counters(counted: Iterable[Counted]) -> list[Counter]:
     return [Counter(one.key, one.epoch, one.packets, one.octets) for one in counted if one.key]
+
+
+def granules_of(key: str) -> tuple[Granule, ...]:
+    box = parse_key(key).box
+    return granules(box.family, *box.addresses)
 
 
 @lru_cache(maxsize=65_536)  # every reading meets the same keys again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from mitigation.drivers.base import (
     Problem,
 )
 from mitigation.drivers.nft_filter_table import NftFilters
+from mitigation.drivers.nft_gate import Granule
 from mitigation.drivers.nft_lock import TableLock
 from mitigation.drivers.nft_netlink import Netlink
 from mitigation.drivers.nft_process import Nft, NftFailed, why_unusable
 from mitigation.drivers.nft_readback import Structure
-from mitigation.drivers.nft_ruleset import MARK, Ruleset, number_of_parts, parts
-from mitigation.drivers.nft_table import Inventory, NftTable, as_counters, torn_keys
+from mitigation.drivers.nft_ruleset import MARK, Ruleset, Way, number_of_parts, parts
+from mitigation.drivers.nft_table import Gate, Inventory, NftTable, as_counters, torn_keys
 from mitigation.exceptions import DriverError
 from mitigation.rules.canonical import LIMITS, Kind, Rule, parse_key
 from mitigation.rules.decomposition import overlapping
@@ -150,18 +151,44 @@ class NftablesDriver(Driver):
             self._read_at = read_at
             return {}
         inventory = self._table.inventory(self._ruleset.places, self.give_way)
+        gate = self._table.gate()
         self._read_at = read_at  # not before everything was read
         self._table.torn = torn_keys(inventory)
-        return _in_force(structure, inventory)
+        self._table.note_idle(structure, gate, inventory)
+        return self._in_force(structure, inventory, gate)
 
     def installed_among(self, keys: Collection[str]) -> dict[str, Installed] | None:
         self._own()
         structure = self._table.quick_structure()
         if not structure.is_whole(self._ruleset):
             return None
-        in_force = _in_force(structure, self._table.inventory_of(keys))
+        in_force = self._in_force(structure, self._table.inventory_of(keys), self._table.gate(keys))
         found = {key: one for key, one in in_force.items() if key in keys}  # a wider box may hold the same addresses
         return found if self._netlink.generation() is not None and self.is_as_read() else None
+
+    def _in_force(self, structure: Structure, inventory: Inventory, gate: Gate) -> dict[str, Installed]:
+        """A rule counts when each of its parts is looked up, counted and sent to a chain that is as it was made.
+
+        It is looked up where its stage asks the gate, and the gate lets its packets through.
+        """
+        counted = {(place, one.key) for place, entries in inventory.counted.items() for one in entries}
+        whole = {name for name in structure.chains if structure.holds_some(name)}
+        ways = structure.ways(self._ruleset)
+        open_for: dict[tuple[str, tuple[Granule, ...]], int] = {}
+        seen: dict[str, list[int]] = {}
+        for place, entries in inventory.scoped.items():
+            for one in entries:
+                if one.key and (place, one.key) in counted and one.target in whole:
+                    way = one.stage, one.granules
+                    if way not in open_for:
+                        open_for[way] = _seconds_open(*way, ways, gate)
+                    if open_for[way]:
+                        seen.setdefault(one.key, []).append(min(one.expires, open_for[way]))
+        found = {}
+        for key, deadlines in seen.items():
+            if len(deadlines) == number_of_parts(key):
+                found[key] = Installed(key, min(deadlines))
+        return found
 
     def is_as_read(self) -> bool:
         """Other tables of this network namespace count as well: the kernel has one number for all."""
@@ -248,6 +275,10 @@ class NftablesDriver(Driver):
             self._table.drop_versions(structure.versions)
             self._filters.drop_counters()
 
+    def tidy(self) -> None:
+        self._own()
+        self._table.close_gate()
+
     def close(self) -> None:
         self._lock.release()
 
@@ -272,20 +303,9 @@ class NftablesDriver(Driver):
         return {one.rule.key: one for one in desired}
 
 
-def _in_force(structure: Structure, inventory: Inventory) -> dict[str, Installed]:
-    """A rule counts when each of its parts is looked up, counted and sent to a chain that is as it was made."""
-    counted = {(place, one.key) for place, entries in inventory.counted.items() for one in entries}
-    whole = {name for name in structure.chains if structure.holds_some(name)}
-    seen: dict[str, list[int]] = {}
-    for place, entries in inventory.scoped.items():
-        for one in entries:
-            if one.key and (place, one.key) in counted and one.target in whole:
-                seen.setdefault(one.key, []).append(one.expires)
-    found = {}
-    for key, deadlines in seen.items():
-        if len(deadlines) == number_of_parts(key):
-            found[key] = Installed(key, min(deadlines))
-    return found
+def _seconds_open(stage: str, needed: Iterable[Granule], ways: Collection[Way], gate: Gate) -> int:
+    """For how long packets to all of these get into this stage; 0 when they do not."""
+    return min(gate.get(granule, 0) if (stage, granule.level) in ways else 0 for granule in needed)
 
 
 def _summed(counters: list[Counter]) -> list[Counter]:

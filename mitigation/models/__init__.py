@@ -1,10 +1,11 @@
 """What is remembered: tables, constraints, querysets."""
 
 from mitigation.models.aliases import Alias
+from mitigation.models.authorities import CertificateMapping, TrustedAuthority
 from mitigation.models.changes import Audit, Change, ChangeCounter
 from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix, EquivalentCdid
 from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
-from mitigation.models.filters import Acl, EnforcedAce
+from mitigation.models.filters import Acl, AclSample, EnforcedAce, RefusedAcl
 from mitigation.models.holds import Hold
 from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName, Transition
 from mitigation.models.people import LoginRecord
@@ -13,8 +14,10 @@ from mitigation.models.sessions import Session
 
 __all__ = [
     "Acl",
+    "AclSample",
     "Alias",
     "Audit",
+    "CertificateMapping",
     "Change",
     "ChangeCounter",
     "Client",
@@ -30,6 +33,7 @@ __all__ = [
     "LoginRecord",
     "Mitigation",
     "Redirection",
+    "RefusedAcl",
     "Rule",
     "RuleOwner",
     "Sample",
@@ -37,4 +41,5 @@ __all__ = [
     "Target",
     "TargetName",
     "Transition",
+    "TrustedAuthority",
 ]

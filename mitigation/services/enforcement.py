@@ -282,6 +282,7 @@ def _bring_about(
         before = driver.installed()
         add, remove = _difference(projection.wanted, before, projection, now=clock())
         if not add and not remove and not thorough:
+            driver.tidy()
             return before, ""
         if not lease(point.pk, holder=holder, now=clock()):
             return before, "another process took this point over"
@@ -292,7 +293,9 @@ def _bring_about(
             count(point.pk, driver, clock=clock, only_parting=True, written=standing.written)
         if thorough:
             driver.resync(_desired(projection.wanted.values(), projection, now=clock()))
-        return driver.installed(), ""
+        installed = driver.installed()
+        driver.tidy()
+        return installed, ""
     except DriverError as error:
         log.error("point %s: %s", point.name, error)
         return {}, str(error)

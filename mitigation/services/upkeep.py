@@ -7,15 +7,15 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Min, QuerySet
 
-from mitigation.models import Change, Sample, Session
+from mitigation.models import AclSample, Change, Sample, Session
 from mitigation.services import datastore, locks, logins
 
 CHANGES_KEPT = timedelta(hours=1)  # a reader that was away longer reads everything anew
 FINE = timedelta(hours=6)  # ten-second samples
 COARSE = timedelta(days=90)  # five-minute samples, then nothing
 COARSE_SECONDS = 300
+FILTERS_KEPT = timedelta(days=1)  # samples of clients' filters, all of them fine
 SESSIONS_KEPT = timedelta(days=30)
-_SUMMED = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
 
 
 def tidy(*, now: datetime) -> None:
@@ -23,6 +23,7 @@ def tidy(*, now: datetime) -> None:
     Change.objects.filter(at__lt=now - CHANGES_KEPT).delete()
     Session.objects.filter(closed_at__lt=now - SESSIONS_KEPT).delete()
     Sample.objects.filter(at__lt=now - COARSE).delete()
+    AclSample.objects.filter(at__lt=now - FILTERS_KEPT).delete()
     datastore.let_go_of_expired(now=now)
     logins.tidy(now=now)
     while thin_once(now=now):
@@ -45,7 +46,7 @@ def _thin(mitigation_id: int, *, now: datetime) -> int:
         window = list(_locked(old.filter(at__lt=first + timedelta(seconds=COARSE_SECONDS))))
         if not window:  # another run was faster
             return 0
-        merged = {name: sum(getattr(sample, name) for sample in window) for name in _SUMMED}
+        merged = {name: sum(getattr(sample, name) for sample in window) for name in Sample.COUNTS}
         gone, _ = Sample.objects.filter(pk__in=[sample.pk for sample in window]).delete()
         at = max(sample.at for sample in window)
         Sample.objects.create(mitigation_id=mitigation_id, at=at, seconds=COARSE_SECONDS, **merged)

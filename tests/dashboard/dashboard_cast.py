@@ -11,10 +11,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mitigation.models import (
+    Acl,
+    AclSample,
+    Audit,
     Client,
     Credential,
     Domain,
     DomainPrefix,
+    EnforcedAce,
     EnforcementPoint,
     Mitigation,
     Rule,
@@ -169,9 +173,20 @@ def install(of: Mitigation, at: EnforcementPoint, *, now: datetime) -> None:
 
 
 def attack(
-    of: Mitigation, *, now: datetime, dropped: float, passed: float, octets: int = 900, waves: float = 0.0
+    of: Mitigation,
+    *,
+    now: datetime,
+    dropped: float,
+    passed: float,
+    octets: int = 900,
+    waves: float = 0.0,
+    redirected: float = 0.0,
+    limited: float = 0.0,
 ) -> None:
-    """Samples of ten seconds since the installation, at so many bits per second, and the totals of rules and row."""
+    """Samples of ten seconds since the installation, at so many bits per second, and the totals of rules and row.
+
+    `limited` is the share of what is dropped that limits drop.
+    """
     start = of.installed_at or of.requested_at
     seconds = (now - start).total_seconds()
     totals = [0, 0, 0, 0]
@@ -198,7 +213,13 @@ def attack(
             dropped_octets=numbers[1],
             passed_packets=numbers[2],
             passed_octets=numbers[3],
+            redirected_packets=int(redirected * swing * length / 8 / octets),
+            redirected_octets=int(redirected * swing * length / 8),
+            limited_packets=int(numbers[0] * limited),
+            limited_octets=int(numbers[1] * limited),
         )
+    of.redirected_octets = sum(of.samples.values_list("redirected_octets", flat=True))
+    of.redirected_packets = of.redirected_octets // octets
     of.dropped_packets, of.dropped_octets, of.passed_packets, of.passed_octets = totals
     of.counted_at = now
     of.hitting_at = start + timedelta(seconds=1.02) if dropped else None
@@ -209,6 +230,77 @@ def attack(
         rule.save(update_fields=["packets", "octets"])
 
 
+def acl(
+    of: Client,
+    name: str,
+    matches: list[dict[str, Any]],
+    *,
+    now: datetime,
+    action: str = "drop",
+    rate: str = "",
+    activation: int = 2,
+    age: float = 3600,
+    **values: Any,
+) -> Acl:
+    """A list that its client wrote `age` seconds ago over the data channel; with `rate` its first entry has that limit."""
+    actions: list[dict[str, str]] = [{"forwarding": f"ietf-access-control-list:{action}"} for _ in matches]
+    if rate:
+        actions[0] = {"forwarding": "ietf-access-control-list:accept", "rate-limit": rate}
+    both = zip(matches, actions, strict=True)
+    aces = [{"name": f"entry-{i}", "matches": one, "actions": done} for i, (one, done) in enumerate(both, start=1)]
+    at = now - timedelta(seconds=age)
+    made = Acl.objects.create(
+        client=of,
+        cuid="dz6pHjaADkaFTbjr0JGBpw",
+        name=name,
+        activation_type=activation,
+        aces=aces,
+        ace_count=len(aces),
+        **{"created_at": at, "changed_at": at, "refreshed_at": at, "expires_at": at + timedelta(days=7)} | values,
+    )
+    Audit.objects.create(
+        at=at,
+        door="data",
+        actor=f"client {of.pk}",
+        action="acl-create",
+        subject=f"acl {of.pk}/{made.cuid}/{name}",
+        after={"entries": len(aces)},
+    )
+    return made
+
+
+def enforce(of: Acl, at: EnforcementPoint, *, now: datetime, bits: float = 0.0, dropped: float = 1.0) -> None:
+    """As the enforcer leaves it: read back at the point, with a quarter of an hour of such traffic in its counters.
+
+    `dropped` is the share of the traffic that entries which drop met; entries met it the less, the later they stand.
+    """
+    steps = 90 if bits else 0
+    octets = int(bits * 10 / 8)
+    for step in range(steps):
+        some = int(octets * (1 + 0.2 * math.sin(step / 5)))
+        numbers = {"dropped_octets": int(some * dropped), "passed_octets": int(some * (1 - dropped))}
+        packets = {name.replace("octets", "packets"): number // 500 for name, number in numbers.items()}
+        ended = now - timedelta(seconds=10 * (steps - 1 - step))
+        AclSample.objects.create(acl=of, at=ended, seconds=10.0, **numbers, **packets)
+    for number, ace in enumerate(of.aces):
+        some = int(octets * steps / 2 ** (number + 1)) if number < 12 else 0
+        EnforcedAce.objects.create(
+            point=at,
+            acl=of,
+            ace=ace["name"],
+            key=f"{of.pk:08x}{number:08x}",
+            text="",
+            drops=ace["actions"]["forwarding"].endswith("drop"),
+            state=EnforcedAce.State.INSTALLED,
+            since=of.created_at,
+            installed_at=of.created_at + timedelta(seconds=0.4),
+            packets=some // 500,
+            octets=some,
+            epoch="1" if at.counts else "",
+            read_at=now,
+        )
+
+
 def go_on(*, now: datetime) -> None:
     """What the enforcer's next reading finds: everything goes on as in the last ten seconds."""
     EnforcementPoint.objects.update(health_at=now)
@@ -217,13 +309,10 @@ def go_on(*, now: datetime) -> None:
         seconds = (now - of.counted_at).total_seconds()
         if last is None or seconds <= 0:
             continue
-        grown = {
-            name: int(getattr(last, name) * seconds / max(last.seconds, 0.5))
-            for name in ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
-        }
+        grown = {name: int(getattr(last, name) * seconds / max(last.seconds, 0.5)) for name in Sample.COUNTS}
         Sample.objects.create(mitigation=of, at=now, seconds=seconds, **grown)
-        for name, more in grown.items():
-            setattr(of, name, getattr(of, name) + more)
+        for name in Sample.COUNTS[:4]:
+            setattr(of, name, getattr(of, name) + grown[name])
         of.counted_at = now
         of.save()
 

@@ -179,7 +179,7 @@ def test_anything_constant_that_differs_makes_another_version():
 
 
 def test_the_constant_part_never_flushes_or_destroys_anything_but_its_own_chains():
-    text = Ruleset("dots", stateful=True, meter_size=10).create()
+    text = Ruleset("dots", stateful=True, meter_size=10).create(())
 
     assert "destroy" not in text
     assert "flush ruleset" not in text
@@ -189,10 +189,10 @@ def test_the_constant_part_never_flushes_or_destroys_anything_but_its_own_chains
 
 
 def test_drops_hook_before_reassembly_and_limits_after_tracking():
-    text = Ruleset("dots", stateful=True, meter_size=10).create()
+    text = Ruleset("dots", stateful=True, meter_size=10).create(())
 
     priorities = [int(line.split("priority ")[1].split(";")[0]) for line in text.splitlines() if "priority" in line]
-    assert priorities == [-450, -140, -130, -460, -129]
+    assert priorities == [-460, -129, -450, -140, -130]
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ def _client(client: Client, now: datetime) -> ClientRow:
 def _credential(credential: Credential, now: datetime) -> State:
     if credential.state == Credential.State.REVOKED and credential.revoked_at is not None:
         return State("Revoked", "broken", "bad", f"{formats.moment(credential.revoked_at, now)}")
+    if credential.state == Credential.State.UNMAPPED:
+        return State("Not mapped", "broken", "bad", "no entry of the list names a client")
     if credential.not_after <= now:
         return State("Expired", "ended", "", formats.day(credential.not_after))
     if credential.not_before > now:
