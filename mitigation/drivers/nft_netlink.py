@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,8 @@ class Netlink:
     def __init__(self, *, netns: str | None = None, timeout: float = 4.0) -> None:
         self._netns = netns
         self._timeout = timeout
+        self._kept: tuple[int, socket.socket] | None = None  # process, and its socket: a fork must not share it
+        self._lock = threading.Lock()
         self._layouts: dict[str, _Layouts] = {}  # by set
 
     def generation(self) -> int | None:
@@ -77,7 +80,7 @@ class Netlink:
         Elements that expire and meters that packets fill do not count.
         """
         try:
-            with self._socket() as asked:
+            with self._asking() as asked:
                 asked.send(_message(_GET_GENERATION, _REQUEST, family=0))
                 for kind, _, answer, start, end in _messages(asked.recv(_LARGEST)):
                     if kind == _NEW_GENERATION:
@@ -92,7 +95,7 @@ class Netlink:
         request = _message(_GET_ELEMENTS, _REQUEST | _DUMP, _text(1, table), _text(2, name))
         layouts = self._layouts.setdefault(name, {})
         try:
-            with self._socket() as asked:
+            with self._asking() as asked:
                 for _ in range(_TRIES):
                     asked.send(request)
                     found = _listed(asked, layouts)
@@ -107,7 +110,7 @@ class Netlink:
         found: list[Element] = []
         layouts = self._layouts.setdefault(name, {})
         try:
-            with self._socket() as asked:
+            with self._asking() as asked:
                 for place in places:
                     value = _nested(1, _nested(1, _attribute(1, place)))  # one element: its key: a value
                     asked.send(_message(_GET_ELEMENTS, _REQUEST, _text(1, table), _text(2, name), _nested(3, value)))
@@ -166,7 +169,7 @@ class Netlink:
     def _listed(self, kind: int, *attributes: bytes) -> list[tuple[bytes, int, int]]:
         """Answers to a listing, and where their attributes lie; what is listed comes as one type less."""
         try:
-            with self._socket() as asked:
+            with self._asking() as asked:
                 for _ in range(_TRIES):
                     asked.send(_message(kind, _REQUEST | _DUMP, *attributes))
                     found = _all_of(asked, kind - 1)
@@ -176,7 +179,27 @@ class Netlink:
             raise _failed(error) from error
         raise DriverError("the kernel's rules change faster than they can be read")
 
-    def _socket(self) -> socket.socket:
+    @contextmanager
+    def _asking(self) -> Iterator[socket.socket]:
+        """One socket for all questions, one after the other; another one where an answer may be left in it."""
+        with self._lock:
+            if self._kept is None or self._kept[0] != os.getpid():
+                self._kept = os.getpid(), self._open()
+            asked = self._kept[1]
+            try:
+                yield asked
+            except BaseException:
+                self._kept = None
+                asked.close()
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            if self._kept is not None:
+                self._kept[1].close()
+            self._kept = None
+
+    def _open(self) -> socket.socket:
         opened: list[socket.socket | OSError] = []
 
         def open_it() -> None:

@@ -85,6 +85,8 @@ class NftTable:
         self.idle: set[Granule] = set()
         self.idle_ways: set[Way] = set()
         self._renews_in_place: bool | None = None
+        self._structure: Structure | None = None
+        self._structure_at: tuple[int | None, int, int] = (None, 0, 0)  # generation, changes of ours, and remakes
 
     # Reading
 
@@ -93,7 +95,13 @@ class NftTable:
         return read_structure(self.netlink, self.ruleset.table)
 
     def quick_structure(self) -> Structure:
-        return read_quickly(self.netlink, self.ruleset.table)
+        """As `read_quickly`. It is as it was read last, while the kernel counts no transaction but ours of elements."""
+        now, (then, changes, remakes) = self.netlink.generation(), self._structure_at
+        is_same = None not in (now, then) and now == ((then or 0) + self.nft.changes - changes) % 2**32
+        if self._structure is None or not is_same or remakes != self.nft.remakes:
+            self._structure_at = now, self.nft.changes, self.nft.remakes
+            self._structure = read_quickly(self.netlink, self.ruleset.table)
+        return self._structure
 
     def scoped(self, place: Place) -> list[Scoped]:
         return read_scoped(place, self.netlink.elements(self.ruleset.table, self.ruleset.named("scope", place)))
