@@ -29,7 +29,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from mitigation.drivers.nft_gate import LEVELS, Granule, Level
@@ -125,7 +125,7 @@ class Chain:
     rules: tuple[str, ...]
     hook: str = ""
 
-    @property
+    @cached_property
     def comments(self) -> tuple[str, ...]:
         """Hash, position and number of rules: shows what is missing without knowing what was meant."""
         return tuple(f"{text_hash(rule)} {at}/{len(self.rules)}" for at, rule in enumerate(self.rules, 1))
@@ -200,7 +200,7 @@ class Ruleset:
             f"{meter_size} {self.create({(stage, level) for stage in self.stages for level in LEVELS})}"
         )
 
-    @property
+    @cached_property
     def places(self) -> list[Place]:
         """In the order in which a packet meets them."""
         return [

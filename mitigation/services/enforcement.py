@@ -92,7 +92,10 @@ def reconcile(
         return False
     point = EnforcementPoint.objects.get(pk=point_id)
     seen = point.wanted
-    projection = _project(standing.projector, now=clock(), most_rules=most_rules, most_share=most_share)
+    everything = full or not standing.is_known
+    projection = _project(
+        standing.projector, now=clock(), most_rules=most_rules, most_share=most_share, everything=everything
+    )
     moved, changed = standing.projector.take_changes()
     is_known, standing.is_known = standing.is_known and point.enforces, False
     filters = standing.filters.look(driver, now=clock())
@@ -228,8 +231,8 @@ def _follow(
     return True
 
 
-def _project(projector: Projector, *, now: datetime, most_rules: int, most_share: int) -> Projection:
-    found = projector.look(now=now, most_rules=most_rules, most_share=most_share)
+def _project(projector: Projector, *, now: datetime, most_rules: int, most_share: int, everything: bool) -> Projection:
+    found = projector.look(now=now, most_rules=most_rules, most_share=most_share, everything=everything)
     if found.surge is None:
         return found
     log.error("the breaker opens: %s", found.surge.reason)

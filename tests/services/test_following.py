@@ -15,7 +15,7 @@ from requests_and_outcomes import granted, request
 
 from mitigation.drivers.base import Counter, Installed
 from mitigation.exceptions import DotsError, GaveWay
-from mitigation.models import Domain, EnforcementPoint, Hold, Mitigation, Rule, RuleOwner, TargetName
+from mitigation.models import Change, Domain, EnforcementPoint, Hold, Mitigation, Rule, RuleOwner, TargetName
 from mitigation.services import domains, enforcement, holds, mitigations, points, projection
 from mitigation.services.mitigations import Submission, Withdrawal
 from mitigation.services.units import unit_of_work
@@ -216,6 +216,54 @@ def test_one_more_reads_back_and_changes_its_own_rules_only(world: World, submit
     assert world.box.applied[-1] == (own, 0)
     assert Mitigation.objects.get(mid=99).status == 2
     assert not EnforcementPoint.objects.get().is_dirty
+
+
+def test_between_two_looks_at_everything_only_those_are_read_that_changed(
+    world: World, submit: Submit, withdraw: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mid in range(1, 6):
+        granted(submit(world.cast.alice, request(mid, f"198.51.100.{2 * mid}/32")))
+    world.look(full=True)
+    world.look()  # what the first look wrote
+    read: list[int] = []
+    really = projection.Projector._rows
+    monkeypatch.setattr(
+        projection.Projector, "_rows", lambda self, only: read.append(len(rows := really(self, only))) or rows
+    )
+
+    world.look()
+    granted(submit(world.cast.alice, request(9, "198.51.100.99/32")))
+    world.look()
+    world.look()
+    withdraw(world.cast.alice, 1)
+    world.look()
+
+    assert read == [0, 1, 1, 1]
+
+
+def test_where_changes_are_no_longer_listed_everything_is_read(
+    world: World, submit: Submit, withdraw: Callable[..., None]
+) -> None:
+    for mid in (1, 2):
+        granted(submit(world.cast.alice, request(mid, f"198.51.100.{2 * mid}/32")))
+    world.look(full=True)
+    granted(submit(world.cast.alice, request(3, "198.51.100.99/32")))
+    Change.objects.all().delete()
+
+    world.look()
+
+    assert set(Mitigation.objects.values_list("status", flat=True)) == {2}
+    assert world.box.rules.keys() == projection.project_mitigations(now=world.now).wanted.keys()
+
+
+def test_a_row_that_changed_without_a_word_is_seen_by_a_look_at_everything(world: World, submit: Submit) -> None:
+    granted(submit(world.cast.alice, request(1, "198.51.100.2/32")))
+    world.look(full=True)
+    Mitigation.objects.update(playbook="discard")
+
+    world.look(full=True)
+
+    assert world.box.rules.keys() == projection.project_mitigations(now=world.now).wanted.keys()
 
 
 def test_after_another_hand_everything_is_looked_at(world: World, submit: Submit) -> None:
