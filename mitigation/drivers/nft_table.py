@@ -14,7 +14,6 @@ import time
 from collections import Counter as Counts
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from mitigation.drivers.base import Counter, Desired
 from mitigation.drivers.nft_gate import LEVELS, Granule, Level, granules
@@ -335,7 +334,7 @@ class NftTable:
             key = one.key or ""
             is_scope = word == "scope"
             element = (
-                self.ruleset.scope_element(one.place, one.value, key, "1ms")
+                self.ruleset.scope_element(one.place, one.value, key, parse_key(key).digest, "1ms")
                 if is_scope
                 else self.ruleset.count_element(one.value, key, "0", "1ms")
             )
@@ -352,11 +351,11 @@ class NftTable:
         scoped: dict[Place, list[str]] = {}
         counted: dict[Place, list[str]] = {}
         for one in add:
-            key = one.rule.key
+            key, digest = one.rule.key, one.rule.parameters.digest
             for part in parts(one.rule.kind, one.rule.box):
                 seconds = min(one.expires_in_seconds, LONGEST_SECONDS)
                 remains = f"{seconds + REMAINS_SECONDS}s" if self._renews_in_place else ""
-                scope = self.ruleset.scope_element(part.place, part.value, key, f"{seconds}s")
+                scope = self.ruleset.scope_element(part.place, part.value, key, digest, f"{seconds}s")
                 count = self.ruleset.count_element(part.value, key, epoch, remains)
                 scoped.setdefault(part.place, []).append(scope)
                 counted.setdefault(part.place, []).append(count)
@@ -447,8 +446,7 @@ def granules_of(key: str) -> tuple[Granule, ...]:
     return granules(box.family, *box.addresses)
 
 
-@lru_cache(maxsize=65_536)  # every reading meets the same keys again
-def parts_of(key: str) -> list[Part]:
+def parts_of(key: str) -> tuple[Part, ...]:
     try:
         parsed = parse_key(key)
     except ValueError as error:
