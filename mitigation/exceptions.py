@@ -17,6 +17,14 @@ class MalformedRequest(DotsError):
     """The request breaks the DOTS protocol or asks for what this client may not ask for (RFC 9132, section 9: 4.00)."""
 
 
+class UnfitPolicy(MalformedRequest):
+    """A domain's policy would make no sense: `faults` says why, by field or playbook parameter."""
+
+    def __init__(self, faults: dict[str, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(faults.values())))
+        self.faults = faults
+
+
 class OutsidePolicy(DotsError):
     """Well formed and the domain's own, and still more than its policy lets it ask for (4.00)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -35,6 +35,10 @@ class Chart:
     range: str
     now: datetime
     marks: tuple[tuple[int, str], ...] = ()  # Unix time and words
+    nothing: str = "Traffic is counted while a mitigation is installed."  # why there may be no data
+    alone: str = "Allowed alone, own scale: what still reaches the protected"
+    keep: str = ""  # what else stands in the address, with an & behind it
+    ranges: tuple[str, ...] = tuple(RANGE_WORDS)
 
     @property
     def data(self) -> str:
@@ -59,7 +63,7 @@ class Chart:
 
     @property
     def choices(self) -> list[Choice]:
-        return [Choice(name, words, name == self.range) for name, words in RANGE_WORDS.items()]
+        return [Choice(name, RANGE_WORDS[name], name == self.range) for name in self.ranges]
 
     @property
     def last(self) -> TableRow:
@@ -94,7 +98,7 @@ class Chart:
         )
 
 
-def chosen(query: Mapping[str, str]) -> str:
+def chosen(query: Mapping[str, str], ranges: Collection[str] = traffic.RANGES) -> str:
     """The range in the address, or the default."""
     name = query.get("range", "")
-    return name if name in traffic.RANGES else traffic.DEFAULT_RANGE
+    return name if name in ranges else traffic.DEFAULT_RANGE

@@ -132,6 +132,11 @@ def _is_recent(at: datetime | None, now: datetime) -> bool:
     return at is not None and (now - at).total_seconds() < ALIVE
 
 
+def answers(point: EnforcementPoint, now: datetime) -> bool:
+    """Whether what did not move at this point is known not to have moved."""
+    return point.counts and point.health != EnforcementPoint.Health.DOWN and _is_recent(point.health_at, now)
+
+
 def may_enforce() -> bool:
     """False: dry run. No enabled point of this server touches traffic."""
     return EnforcementPoint.objects.filter(enabled=True, enforces=True).exists()

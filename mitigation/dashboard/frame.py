@@ -9,7 +9,7 @@ from typing import Any
 from django.urls import reverse
 
 from mitigation.dashboard import evidence, needs
-from mitigation.models import Domain, EnforcementPoint, Hold, Mitigation, Session
+from mitigation.models import Acl, Domain, EnforcementPoint, Hold, Mitigation, Session
 
 REGIONS = {"rail": "partials/rail.html", "tabs": "partials/tabs.html", "banner": "partials/banner.html"}
 
@@ -21,6 +21,7 @@ class Entry:
     icon: str
     number: int | None = None
     alert: str = ""  # bad or warn: somebody is needed
+    is_tab: bool = True  # on a phone; there is room for five, and the others stand under More
 
     @property
     def url(self) -> str:
@@ -37,6 +38,7 @@ def build(now: datetime) -> dict[str, Any]:
             Entry("mitigations", "Mitigations", "icons/shield.svg", Mitigation.objects.live().count()),
             Entry("sessions", "Sessions", "icons/plug.svg", Session.objects.live().count()),
             Entry("domains", "Domains", "icons/building.svg", Domain.objects.count()),
+            Entry("filters", "Filters", "icons/funnel.svg", Acl.objects.count(), is_tab=False),
             Entry("points", "Points", "icons/router.svg", EnforcementPoint.objects.filter(enabled=True).count()),
         ],
     }

@@ -13,7 +13,7 @@ from mitigation.dashboard import evidence, formats, states
 from mitigation.dashboard.rows import target_of
 from mitigation.dashboard.states import State
 from mitigation.dashboard.traffic import Rates
-from mitigation.models import Credential, EnforcementPoint, Mitigation, Rule
+from mitigation.models import Acl, Credential, EnforcementPoint, Mitigation, RefusedAcl, Rule
 from mitigation.protocol.status import Status
 
 CERTIFICATE_WARNING = timedelta(days=14)
@@ -58,7 +58,7 @@ class Needs:
 
 def find(now: datetime, rates: Mapping[int, Rates | None] | None = None) -> Needs:
     """`rates` by mitigation id, where they are known already: what arrives unprotected is said."""
-    found = [*_mitigations(now, rates or {}), *_points(now), *_certificates(now)]
+    found = [*_mitigations(now, rates or {}), *_points(now), *_filters(now), *_certificates(now)]
     found.sort(key=lambda need: need.rank)
     return Needs(tuple(found[:SHOWN]), len(found), found[0].tone if found else "")
 
@@ -124,6 +124,55 @@ def _points(now: datetime) -> Iterable[Need]:
             since=formats.milliseconds(point.health_at) if point.health_at else None,
             since_text=formats.ago((now - point.health_at).total_seconds()) if point.health_at else "",
         )
+
+
+def _filters(now: datetime) -> Iterable[Need]:
+    """Lists that the equipment refuses, one row a client; and each that waits for an operator to allow it."""
+    by_client: dict[int, list[RefusedAcl]] = {}
+    refused = RefusedAcl.objects.filter(point__enabled=True).select_related("point", "acl__client__domain")
+    for refusal in refused.defer("acl__aces").order_by("since", "pk")[:LOOKED_AT]:
+        by_client.setdefault(refusal.acl.client_id, []).append(refusal)
+    for some in by_client.values():
+        first, more = some[0], len({one.acl_id for one in some}) - 1
+        also = f" So are {formats.plural(more, 'other list', 'other lists')} of this client." if more else ""
+        yield _filter(
+            first.acl,
+            State("Filter refused", "broken", "bad", rank=2),
+            means=f"{_sentence(f'{first.point.name} cannot enforce it: {first.reason}')}{also}",
+            effect="Shows the list, where it stands, and what happened to it.",
+            since=first.since,
+            now=now,
+        )
+    waiting = Acl.objects.current(now).filter(awaits_operator=True).select_related("client__domain").defer("aces")
+    for acl in waiting.order_by("changed_at", "pk")[:LOOKED_AT]:
+        yield _filter(
+            acl,
+            State("Filter needs approval", "question", "warn", rank=2),
+            means="Another client of its domain does the opposite with the same traffic.",
+            effect="Shows its entries; Allow and Refuse ask first.",
+            since=acl.changed_at or acl.created_at,
+            now=now,
+        )
+
+
+def _filter(acl: Acl, state: State, *, means: str, effect: str, since: datetime, now: datetime) -> Need:
+    url = reverse("filter", args=[acl.pk])
+    return Need(
+        key=f"{state.shape}-acl-{acl.pk}",
+        shape=state.shape,
+        tone=state.tone,
+        what=state.word,
+        subject=acl.name,
+        subject_url=url,
+        whom=f"{acl.client.domain.name}, {acl.client.name}",
+        means=means,
+        effect=effect,
+        action="Open",
+        action_url=url,
+        rank=state.rank,
+        since=formats.milliseconds(since),
+        since_text=formats.ago((now - since).total_seconds()),
+    )
 
 
 def _certificates(now: datetime) -> Iterable[Need]:

@@ -102,7 +102,7 @@ def build(mitigations: Collection[Mitigation], now: datetime) -> list[Mitigation
     readings = [found for m in mitigations if (found := evidence.reading(m, facts[m.pk], now)) is not None]
     present = traffic.present(readings, now)
     peaks = traffic.peaks([reading.pk for reading in readings])
-    series = traffic.by_mitigation(readings, seconds=SPARK_SECONDS, step=SPARK_STEP, now=now)
+    series = traffic.by_owner(readings, seconds=SPARK_SECONDS, step=SPARK_STEP, now=now)
     rows = []
     for mitigation in mitigations:
         known, rates = facts[mitigation.pk], present.get(mitigation.pk)
@@ -184,19 +184,19 @@ def countdown(mitigation: Mitigation, now: datetime) -> Countdown:
     if mitigation.ended_at is not None:
         return Countdown(None, None, formats.moment(mitigation.ended_at, now))
     if mitigation.needs_approval and mitigation.approve_by is not None:
-        return _until(mitigation.approve_by, mitigation.domain.approval_within, now)
+        return until(mitigation.approve_by, mitigation.domain.approval_within, now)
     remaining = mitigation.remaining(now)
     if remaining == INDEFINITE:
         return Countdown(None, None, "no end")
-    until = mitigation.ends_at or mitigation.expires_at
-    if until is None:
+    end = mitigation.ends_at or mitigation.expires_at
+    if end is None:
         return Countdown(None, None, "")
-    return _until(until, mitigation.last_grace if mitigation.is_ending else mitigation.lifetime, now)
+    return until(end, mitigation.last_grace if mitigation.is_ending else mitigation.lifetime, now)
 
 
-def _until(until: datetime, whole: int, now: datetime) -> Countdown:
+def until(end: datetime, whole: int, now: datetime) -> Countdown:
     """`whole` is what the bar is long, in seconds."""
-    remaining = max(0, round((until - now).total_seconds()))
-    start = formats.milliseconds(until) - 1000 * whole
+    remaining = max(0, round((end - now).total_seconds()))
+    start = formats.milliseconds(end) - 1000 * whole
     filled = 56.0 * min(1.0, remaining / whole) if whole > 0 else 0.0
-    return Countdown(formats.milliseconds(until), start, formats.left(remaining), remaining < SOON, f"{filled:.1f}")
+    return Countdown(formats.milliseconds(end), start, formats.left(remaining), remaining < SOON, f"{filled:.1f}")

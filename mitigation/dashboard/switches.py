@@ -59,21 +59,21 @@ _WORDS = {
     Hold.Kind.PANIC: (
         "Switch everything off",
         "Every rule of this server leaves every point at once, and none comes back until this is lifted.",
-        "Switch off...",
-        "Enforce again...",
+        "Switch off…",
+        "Enforce again…",
     ),
     Hold.Kind.FREEZE: (
         "Change freeze",
         "What stands goes on and may be stopped; what starts from now on is accepted and held.",
-        "Freeze...",
-        "Lift the freeze...",
+        "Freeze…",
+        "Lift the freeze…",
     ),
     Hold.Kind.BREAKER: (
         "Breaker",
         "Opens by itself when more rules, or rules for more addresses, start within a minute than are allowed; holds"
         " what is too much.",
         "",
-        "Let it through...",
+        "Let it through…",
     ),
 }
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import ExpressionWrapper, F, FloatField, Func, IntegerField, Max, Sum
+from django.db.models import ExpressionWrapper, F, FloatField, Func, IntegerField, Max, Model, Sum
 from django.db.models.functions import Cast, Greatest
 
-from mitigation.models import Sample
+from mitigation.models import AclSample, Sample
 
 # The present rate is the mean of this many seconds.
 WINDOW = 5.0
@@ -76,8 +76,24 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """Where samples are: the table, and its column for whose they are."""
+
+    model: type[Model]
+    key: str
+
+    def samples(self, ids: Collection[int], start: datetime, end: datetime) -> Any:
+        at = {f"{self.key}__in": list(ids), "at__gt": start, "at__lte": end + timedelta(seconds=1)}
+        return self.model._default_manager.filter(**at)
+
+
+MITIGATIONS = Source(Sample, "mitigation_id")
+FILTERS = Source(AclSample, "acl_id")
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
-    """Between which moments the counters of one mitigation were read."""
+    """Between which moments the counters of one mitigation, or of one list of filters, were read."""
 
     pk: int
     since: datetime
@@ -145,7 +161,7 @@ def span(name: str) -> tuple[int, int]:
 def present(readings: Collection[Reading], now: datetime) -> dict[int, Rates]:
     """The present rates by mitigation id, of those whose counters are being read; the others are absent."""
     current = {reading.pk: reading for reading in readings if (now - reading.until).total_seconds() < WINDOW}
-    samples = _samples(current, now - timedelta(seconds=8 * WINDOW), now)
+    samples = _samples(MITIGATIONS, current, now - timedelta(seconds=8 * WINDOW), now)
     rates = {}
     for pk, reading in current.items():
         end = _end(samples[pk], reading.until)
@@ -158,14 +174,18 @@ def present_total(readings: Collection[Reading], now: datetime) -> Rates | None:
     until = max((reading.until for reading in readings), default=None)
     if until is None or (now - until).total_seconds() >= WINDOW:
         return None
-    samples = _merged([reading.pk for reading in readings], now - timedelta(seconds=8 * WINDOW), now)
+    samples = _merged(MITIGATIONS, [reading.pk for reading in readings], now - timedelta(seconds=8 * WINDOW), now)
     return _Grid(_end(samples, until) - WINDOW, WINDOW, 1).add(samples).rates(0)
 
 
-def by_mitigation(readings: Collection[Reading], *, seconds: int, step: int, now: datetime) -> dict[int, Series]:
+def by_owner(
+    readings: Collection[Reading], *, seconds: int, step: int, now: datetime, source: Source = MITIGATIONS
+) -> dict[int, Series]:
     """One series each, over the same time."""
     steps = seconds // step
-    samples = _samples({reading.pk: reading for reading in readings}, now - timedelta(seconds=seconds + step), now)
+    samples = _samples(
+        source, {reading.pk: reading for reading in readings}, now - timedelta(seconds=seconds + step), now
+    )
     end = _common_end(samples.values(), readings, now)
     result = {}
     for reading in readings:
@@ -174,13 +194,15 @@ def by_mitigation(readings: Collection[Reading], *, seconds: int, step: int, now
     return result
 
 
-def total(readings: Collection[Reading], *, seconds: int, step: int, now: datetime) -> Series:
+def total(
+    readings: Collection[Reading], *, seconds: int, step: int, now: datetime, source: Source = MITIGATIONS
+) -> Series:
     """The sum over all of them; None in a step in which none was counted."""
     steps = seconds // step
     ids = [reading.pk for reading in readings]
     if step >= SPREAD_BELOW:
-        return _coarse(ids, readings, step, steps, now)
-    samples = _merged(ids, now - timedelta(seconds=seconds + step), now)
+        return _coarse(source, ids, readings, step, steps, now)
+    samples = _merged(source, ids, now - timedelta(seconds=seconds + step), now)
     end = _common_end([samples], readings, now)
     grid = _Grid(end - step * steps, step, steps).add(samples)
     return _series(grid, _counted_steps(readings, end - step * steps, step, steps), end)
@@ -191,17 +213,17 @@ def _series(grid: _Grid, counted: set[int], end: float) -> Series:
     return Series(int(end), int(grid.step), values)
 
 
-def _samples(wanted: Collection[int], start: datetime, end: datetime) -> dict[int, list[_Piece]]:
+def _samples(source: Source, wanted: Collection[int], start: datetime, end: datetime) -> dict[int, list[_Piece]]:
     found: dict[int, list[_Piece]] = defaultdict(list)
-    rows = Sample.objects.filter(mitigation_id__in=list(wanted), at__gt=start, at__lte=end + timedelta(seconds=1))
-    for pk, at, *numbers in rows.order_by("at").values_list("mitigation_id", "at", *_NUMBERS):
+    rows = source.samples(wanted, start, end).order_by("at")
+    for pk, at, *numbers in rows.values_list(source.key, "at", *_NUMBERS):
         found[pk].append((at.timestamp(), *numbers))
     return found
 
 
-def _merged(ids: Collection[int], start: datetime, end: datetime) -> list[_Piece]:
+def _merged(source: Source, ids: Collection[int], start: datetime, end: datetime) -> list[_Piece]:
     """One point counts all of its rules in the same moment: their samples are added up by the database."""
-    rows = Sample.objects.filter(mitigation_id__in=list(ids), at__gt=start, at__lte=end + timedelta(seconds=1))
+    rows = source.samples(ids, start, end)
     sums = {f"sum_{name}": Sum(name) for name in _NUMBERS[1:]}
     grouped = rows.values("at", "seconds").annotate(**sums).order_by("at").values_list("at", "seconds", *sums)
     return [(at.timestamp(), *numbers) for at, *numbers in grouped]
@@ -245,12 +267,14 @@ class _Grid:
         return Rates(8 * dropped_octets, 8 * passed_octets, dropped_packets, passed_packets)
 
 
-def _coarse(ids: list[int], readings: Collection[Reading], step: int, steps: int, now: datetime) -> Series:
+def _coarse(
+    source: Source, ids: list[int], readings: Collection[Reading], step: int, steps: int, now: datetime
+) -> Series:
     end = int(now.timestamp())
     start = end - step * steps
     sums = {f"sum_{name}": Sum(name) for name in _NUMBERS[1:]}
     rows = (
-        Sample.objects.filter(mitigation_id__in=ids, at__gt=_moment(start), at__lt=_moment(end + 1))
+        source.samples(ids, _moment(start), _moment(end))
         .annotate(number=_Step("at", start=start, step=step))
         .values("number")
         .annotate(**sums)

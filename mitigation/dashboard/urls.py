@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 
-from mitigation.dashboard import approving, stopping, switches, views
+from mitigation.dashboard import approving, holding, policy_form, stopping, switches, views
 from mitigation.dashboard.consumers import LiveConsumer
 from mitigation.dashboard.login import Login
 
@@ -17,8 +17,15 @@ urlpatterns = [
     path("mitigations/<int:pk>/approve/", approving.decide, {"verb": "approve"}, name="approve"),
     path("mitigations/<int:pk>/reject/", approving.decide, {"verb": "reject"}, name="reject"),
     path("sessions/", views.show, {"page": "sessions"}, name="sessions"),
+    path("filters/", views.show, {"page": "filters"}, name="filters"),
+    path("filters/<int:pk>/", views.show, {"page": "filter"}, name="filter"),
+    *(
+        path(f"filters/<int:pk>/{verb}/", holding.decide, {"verb": verb}, name=f"filter-{verb}")
+        for verb in ("hold", "release", "allow", "refuse")
+    ),
     path("domains/", views.show, {"page": "domains"}, name="domains"),
     path("domains/<int:pk>/", views.show, {"page": "domain"}, name="domain"),
+    path("domains/<int:pk>/policy/", policy_form.policy, name="policy"),
     path("points/", views.show, {"page": "points"}, name="points"),
     path("points/switches/<str:kind>/", switches.switch, name="switch"),
     path("search/", views.search, name="search"),

@@ -4,7 +4,7 @@ from mitigation.models.aliases import Alias
 from mitigation.models.changes import Audit, Change, ChangeCounter
 from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix, EquivalentCdid
 from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
-from mitigation.models.filters import Acl, EnforcedAce
+from mitigation.models.filters import Acl, AclSample, EnforcedAce, RefusedAcl
 from mitigation.models.holds import Hold
 from mitigation.models.mitigations import Mitigation, Sample, Target, TargetName, Transition
 from mitigation.models.people import LoginRecord
@@ -13,6 +13,7 @@ from mitigation.models.sessions import Session
 
 __all__ = [
     "Acl",
+    "AclSample",
     "Alias",
     "Audit",
     "Change",
@@ -30,6 +31,7 @@ __all__ = [
     "LoginRecord",
     "Mitigation",
     "Redirection",
+    "RefusedAcl",
     "Rule",
     "RuleOwner",
     "Sample",

@@ -41,6 +41,9 @@ class Acl(models.Model):
     changed_at = models.DateTimeField(null=True, blank=True)  # another activation type included, a refresh not
     refreshed_at = models.DateTimeField()
     expires_at = models.DateTimeField()  # RFC 8783, section 7.2: a filter that nobody refreshes goes
+    held_at = models.DateTimeField(null=True, blank=True)  # an operator holds it: it does not stand, whatever it says
+    held_by = models.CharField(max_length=255, blank=True)
+    held_reason = models.CharField(max_length=255, blank=True)
 
     objects = AclQuerySet.as_manager()
 
@@ -87,3 +90,36 @@ class EnforcedAce(models.Model):
 
     def __str__(self) -> str:
         return f"{self.acl_id}/{self.ace}"
+
+
+class RefusedAcl(models.Model):
+    """A list that should stand at a point and cannot, and why, while that lasts. Only the enforcer writes these."""
+
+    point = models.ForeignKey(EnforcementPoint, on_delete=models.CASCADE, related_name="refused_acls")
+    acl = models.ForeignKey(Acl, on_delete=models.CASCADE, related_name="refusals")
+    reason = models.CharField(max_length=255)
+    since = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["point", "acl"], name="refusedacl_once")]
+
+    def __str__(self) -> str:
+        return f"{self.acl_id}: {self.reason}"
+
+
+class AclSample(models.Model):
+    """Packets that one list's entries met in the `seconds` before `at`, over all points: differences of counters."""
+
+    acl = models.ForeignKey(Acl, on_delete=models.CASCADE, related_name="samples")
+    at = models.DateTimeField()
+    seconds = models.FloatField()
+    dropped_packets = models.BigIntegerField(default=0)
+    dropped_octets = models.BigIntegerField(default=0)
+    passed_packets = models.BigIntegerField(default=0)  # met by entries that accept, also those held to a rate
+    passed_octets = models.BigIntegerField(default=0)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["acl", "at"], name="aclsample_of_acl"),  # one chart
+            models.Index(fields=["at"], name="aclsample_at"),  # pruning by age
+        ]

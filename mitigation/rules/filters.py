@@ -54,25 +54,32 @@ class FilterRule:
     @cached_property
     def text(self) -> str:
         """One line for an operator."""
-        return " ".join([self._action(), *self._conditions()])
+        words = [f"{name} {value}" for name, value in self.conditions]
+        if self.transport:
+            words.insert(0, self.transport)
+        return " ".join([self.action, *(words or ["everything"])])
 
     def accepts(self, packet: FilterPacket) -> bool:
         """Whether the entry matches; whatever is then done with the packet."""
         return packet.family in self.families and entry_matches(self.matches, packet)
 
-    def _action(self) -> str:
+    @property
+    def action(self) -> str:
+        """What becomes of what it matches, in words."""
         if self.drops:
             return "drop"
         return "accept" if self.rate is None else f"accept up to {self.rate:,} octets a second of"
 
-    def _conditions(self) -> list[str]:
-        words = []
-        for part in (self.matches.ip, self.matches.transport):
-            if part is not None:
-                words += [f"{name} {_shown(value)}" for name, value in given_fields(part)]
-        if self.matches.transport is not None:
-            words.insert(0, name_of(self.matches.transport).upper())
-        return words or ["everything"]
+    @property
+    def transport(self) -> str:
+        """TCP, UDP, ICMP, or empty where it does not matter."""
+        return "" if self.matches.transport is None else name_of(self.matches.transport).upper()
+
+    @property
+    def conditions(self) -> list[tuple[str, str]]:
+        """Each field that is given, by its name in RFC 8783, and its value as text."""
+        parts = (self.matches.ip, self.matches.transport)
+        return [(name, _shown(value)) for part in parts if part is not None for name, value in given_fields(part)]
 
 
 @dataclass(frozen=True, eq=False)

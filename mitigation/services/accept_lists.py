@@ -56,7 +56,7 @@ def judge(mitigation: Mitigation, unit: Unit) -> None:
     """Which active filters of its client accept a source that attacks it, now; its client is told when that changed."""
     accepting: list[str] = []
     if mitigation.attackers:
-        rows = Acl.objects.current(unit.now).filter(awaits_operator=False)
+        rows = Acl.objects.current(unit.now).filter(awaits_operator=False, held_at=None)
         rows = rows.exclude(activation_type=ActivationType.DEACTIVATE)
         rows = rows.filter(client_id=mitigation.client_id, cdid=mitigation.cdid, cuid=mitigation.cuid)
         attackers = [_network(text) for text in mitigation.attackers]

@@ -197,7 +197,7 @@ def edit(
             return store
     except Contradiction as error:
         # Only after all that was asked for is undone: what is refused changes nothing, but for what the policy wants.
-        filter_conflicts.follow_policy(client.domain, error, now=now)
+        filter_conflicts.follow_policy(client, error, now=now)
         raise
 
 

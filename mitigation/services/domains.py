@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from mitigation.exceptions import MalformedRequest, NotFound
+from mitigation.exceptions import MalformedRequest, NotFound, UnfitPolicy
 from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
 from mitigation.protocol.scope import Network, ancestor_keys, overlaps_any, range_keys
 from mitigation.rules.parameters import PARAMETERS, BadParameter, read_parameters
@@ -98,9 +98,10 @@ def change_domain(
     now: datetime,
     door: str = "command",
 ) -> Domain:
-    """Change what the domain's policy leaves open: fields of CHANGEABLE. Raises NotFound or MalformedRequest.
+    """Change what the domain's policy leaves open: fields of CHANGEABLE. Numbers may be text.
 
     `playbook_parameters` leaves those that it does not name as they are; None takes one back to its default.
+    Raises NotFound, MalformedRequest, and UnfitPolicy, which says what is wrong by field.
     """
     unknown = ", ".join(values.keys() - CHANGEABLE)
     if unknown or not values:
@@ -113,13 +114,9 @@ def change_domain(
             values = {**values, "playbook_parameters": merged}
         for field, value in values.items():
             setattr(domain, field, value)
-        try:
-            domain.clean_fields(exclude={field.name for field in Domain._meta.fields} - values.keys())
-        except ValidationError as error:
-            told = (f"{field}: {' '.join(said)}" for field, said in error.message_dict.items())
-            raise MalformedRequest("; ".join(told)) from None
-        _check_playbooks(domain)
-        _check_parameters(domain)
+        faults = {**_unfit_fields(domain, values), **_unfit_playbooks(domain), **_unfit_parameters(domain)}
+        if faults:
+            raise UnfitPolicy(faults)
         _check_never_block(domain)
         domain.save(update_fields=list(values))
         after = {field: getattr(domain, field) for field in values}
@@ -130,34 +127,56 @@ def change_domain(
     return domain
 
 
-def _check_playbooks(domain: Domain) -> None:
+def _unfit_fields(domain: Domain, names: Iterable[str]) -> dict[str, str]:
+    """Of values that are of no use by themselves; the others become what their fields hold."""
+    try:
+        domain.clean_fields(exclude={field.name for field in Domain._meta.fields} - set(names))
+    except ValidationError as error:
+        return {field: f"{field}: {' '.join(said)}" for field, said in error.message_dict.items()}
+    return {}
+
+
+def _unfit_playbooks(domain: Domain) -> dict[str, str]:
     """The domain's own one is among those it allows, and all of them exist."""
-    for playbook in (domain.playbook, *domain.allowed_playbooks, *domain.ladder):
-        if playbook not in PARAMETERS:
-            raise MalformedRequest(f"there is no playbook {playbook}; known are {', '.join(sorted(PARAMETERS))}")
+    known = f"known are {', '.join(sorted(PARAMETERS))}"
+    asked = {"playbook": [domain.playbook], "allowed_playbooks": domain.allowed_playbooks, "ladder": domain.ladder}
+    faults = {}
+    for field, names in asked.items():
+        if unknown := [one for one in names if one not in PARAMETERS]:
+            faults[field] = f"there is no playbook {unknown[0]}; {known}"
+    if faults:
+        return faults
     if domain.allowed_playbooks and domain.playbook not in domain.allowed_playbooks:
         allowed = ", ".join(domain.allowed_playbooks)
-        raise MalformedRequest(f"the domain's playbook is {domain.playbook}, and only {allowed} would be allowed")
-    if domain.ladder and domain.playbook not in domain.ladder:
-        raise MalformedRequest(
-            f"the domain's playbook {domain.playbook}, where requests begin, is no rung of the ladder"
-        )
-    if len(set(domain.ladder)) < len(domain.ladder):
-        raise MalformedRequest("a ladder has each playbook once")
+        faults["allowed_playbooks"] = f"the domain's playbook is {domain.playbook}, and only {allowed} would be allowed"
     barred = [rung for rung in domain.ladder if domain.allowed_playbooks and rung not in domain.allowed_playbooks]
-    if barred:
-        raise MalformedRequest(f"the ladder has {', '.join(barred)}, which the domain does not allow")
+    if domain.ladder and domain.playbook not in domain.ladder:
+        faults["ladder"] = f"the domain's playbook {domain.playbook}, where requests begin, is no rung of the ladder"
+    elif len(set(domain.ladder)) < len(domain.ladder):
+        faults["ladder"] = "a ladder has each playbook once"
+    elif barred:
+        faults["ladder"] = f"the ladder has {', '.join(barred)}, which the domain does not allow"
+    return faults
 
 
-def _check_parameters(domain: Domain) -> None:
+def _unfit_parameters(domain: Domain) -> dict[str, str]:
     """Each value is one that its playbook takes, whichever of them is used."""
-    for playbook in PARAMETERS:
+    given, faults = domain.playbook_parameters, {}
+    for parameter in (one for some in PARAMETERS.values() for one in some if one.name in given):
         try:
-            read_parameters(playbook, domain.playbook_parameters)
+            parameter.read(parameter.name, given[parameter.name])
         except BadParameter as error:
-            raise MalformedRequest(str(error)) from None
-    if "redirect_mask" in domain.playbook_parameters and (taken := policies.mark_taken(domain)):
-        raise MalformedRequest(taken)
+            faults[parameter.name] = str(error)
+    if faults:
+        return faults
+    for playbook in PARAMETERS:  # what goes together, and names that none knows
+        try:
+            read_parameters(playbook, given)
+        except BadParameter as error:
+            return {"redirect_mark" if playbook == "redirect" else "playbook_parameters": str(error)}
+    if "redirect_mask" in given and (taken := policies.mark_taken(domain)):
+        return {"redirect_mask": taken}
+    return {}
 
 
 def _check_never_block(domain: Domain) -> None:

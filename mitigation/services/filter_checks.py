@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -27,6 +28,8 @@ from mitigation.protocol.scope import Scope, covered_by
 from mitigation.protocol.trees import INVALID, Path, TreeFault, entry
 from mitigation.services.filters import RETRY_AFTER
 from mitigation.services.scopes import Allowed
+
+log = logging.getLogger(__name__)
 
 NOT_AUTHORIZED = "dots-target-not-authorized"
 LAST_PORT = 65_535
@@ -99,7 +102,9 @@ def contradicts_nobody(acl: AclValue, client: Client, above: Path, *, now: datet
         found += [(ace, row) for ace in acl.aces if any(_contradict(ace, other) for other in theirs)][:1]
     if found:
         ace, row = found[0]
-        sentence = f"another client of the domain does the opposite with the same traffic, in its list {row.name}"
+        # Whose it is, and what it is called, the client is not told: nowhere else does it read what others wrote.
+        sentence = "another client of the domain does the opposite with the same traffic"
+        log.info("a filter of client %s contradicts filter %s of client %s", client, row.pk, row.client_id)
         raise Contradiction(_path(acl, ace, above), sentence, [row for _, row in found])
 
 

@@ -8,16 +8,26 @@ from __future__ import annotations
 from datetime import datetime
 
 from mitigation.exceptions import NotFound
-from mitigation.models import Acl, Cuid, Domain
+from mitigation.models import Acl, Client, Cuid, Domain
 from mitigation.protocol.filters import ActivationType
 from mitigation.services import accept_lists, filters, locks
 from mitigation.services.filter_checks import Contradiction
+from mitigation.services.history import actor_of
 from mitigation.services.units import Unit, unit_of_work
 
 
-def follow_policy(domain: Domain, found: Contradiction, *, now: datetime) -> None:
-    """After a filter was refused: where all are to be, the others are switched off; their clients keep them."""
-    if domain.filter_conflict != Domain.FilterConflict.REFUSE_ALL:
+def follow_policy(client: Client, found: Contradiction, *, now: datetime) -> None:
+    """After a filter of this client was refused: it is told in the history of those that it contradicts.
+
+    Where the policy has all refused, these are switched off; their clients keep them.
+    """
+    with unit_of_work(now) as unit:
+        for row in found.theirs:
+            reason = f"a filter of client {client.name} that does the opposite was refused"
+            subject = filters.subject_of(row)
+            actor = actor_of(client)
+            unit.audit(door="data", actor=actor, action="acl-conflict", subject=subject, after={"reason": reason})
+    if client.domain.filter_conflict != Domain.FilterConflict.REFUSE_ALL:
         return
     for row in found.theirs:
         asker = (row.client_id, row.cdid, row.cuid)
@@ -58,4 +68,4 @@ def _waiting(pk: int) -> Acl:
 
 def _audit(unit: Unit, action: str, row: Acl, *, actor: str, door: str, reason: str = "") -> None:
     after = {"name": row.name} | ({"reason": reason} if reason else {})
-    unit.audit(door=door, actor=actor, action=action, subject=f"acl {row.client_id}/{row.cuid}/{row.name}", after=after)
+    unit.audit(door=door, actor=actor, action=action, subject=filters.subject_of(row), after=after)

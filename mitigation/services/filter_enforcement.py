@@ -11,10 +11,11 @@ from mitigation.drivers.base import Counter, DesiredFilters, Driver
 from mitigation.exceptions import DriverError
 from mitigation.models import Acl, EnforcedAce, EnforcementPoint
 from mitigation.rules.filters import FilterList, FilterRule
-from mitigation.services import bulk
+from mitigation.services import bulk, filter_refusals, filter_samples
 from mitigation.services.batches import in_batches
 from mitigation.services.counting import Clock, slices, take_all
 from mitigation.services.filter_projection import FilterProjection, FilterProjector
+from mitigation.services.filter_samples import Met
 from mitigation.services.units import Unit
 
 RENEW_BELOW = timedelta(seconds=60)  # filters whose deadline would come earlier than wanted by more are renewed
@@ -34,6 +35,7 @@ class StandingFilters:
         self._projector = FilterProjector()
         self.projection: FilterProjection | None = None  # None: all is to be read and written again
         self.counted: dict[str, tuple[str, int]] = {}  # by key, epoch and packets as the rows have them
+        self.counted_at: datetime | None = None
 
     def look(self, driver: Driver, *, now: datetime) -> FilterProjection:
         return self._projector.look(driver, now=now)
@@ -70,7 +72,7 @@ def reconcile(
     """
     now = clock()
     before = standing.projection
-    _tell_refusals(before, found)
+    _tell_refusals(point, before, found, now=now)
     if before is not None and not full and found.is_as(before) and _same_deadlines(found, before):
         found.wanted, standing.projection = before.wanted, found
         return ""
@@ -92,10 +94,15 @@ def count(point_id: int, driver: Driver, standing: StandingFilters, *, clock: Cl
     _count(point_id, driver.filter_counters(), standing, now=clock())
 
 
-def statistics(acl_ids: Iterable[int]) -> dict[int, dict[str, tuple[int, int]]]:
-    """Packets and octets by list and name of the entry, over all points that count; what nobody counts is left out."""
+def statistics(acl_ids: Iterable[int], aces: Iterable[str] | None = None) -> dict[int, dict[str, tuple[int, int]]]:
+    """Packets and octets by list and name of the entry, over all points that count; what nobody counts is left out.
+
+    `aces`: of entries with these names alone.
+    """
     found: dict[int, dict[str, tuple[int, int]]] = {}
     rows = EnforcedAce.objects.filter(acl_id__in=list(acl_ids)).exclude(epoch="")
+    if aces is not None:
+        rows = rows.filter(ace__in=list(aces))
     for acl_id, ace, packets, octets in rows.values_list("acl_id", "ace", "packets", "octets"):
         of_list = found.setdefault(acl_id, {})
         more = of_list.get(ace, (0, 0))
@@ -146,10 +153,16 @@ def _same_deadlines(found: FilterProjection, before: FilterProjection) -> bool:
     )
 
 
-def _tell_refusals(before: FilterProjection | None, found: FilterProjection) -> None:
+def _tell_refusals(
+    point: EnforcementPoint, before: FilterProjection | None, found: FilterProjection, *, now: datetime
+) -> None:
+    """To the log all of them, to people those that nobody wanted."""
     for pk, why in found.refused.items():
         if before is None or before.refused.get(pk) != why:
             log.warning("filter list %s is not in force: %s", pk, why)
+    if before is None or (before.refused, before.held) != (found.refused, found.held):
+        wrong = {pk: why for pk, why in found.refused.items() if pk not in found.held}
+        filter_refusals.write(point, wrong, now=now)
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
@@ -226,13 +239,19 @@ def _count(point_id: int, readings: Iterable[Counter], standing: StandingFilters
         for key, some in by_key.items()
         if any((one.epoch, one.packets) != standing.counted.get(key) for one in some)
     ]
-    rows: list[EnforcedAce] = []
+    rows: list[tuple[EnforcedAce, Met]] = []
     for keys in slices(moved):
-        for row in EnforcedAce.objects.filter(point_id=point_id, key__in=keys).only("key", *_COUNTS):
+        for row in EnforcedAce.objects.filter(point_id=point_id, key__in=keys).only("acl", "drops", "key", *_COUNTS):
             was: Any = (row.epoch, row.raw_packets)
-            take_all(row, by_key[row.key])
+            packets, octets = take_all(row, by_key[row.key])
             standing.counted[row.key] = (row.epoch, row.raw_packets)
             if was != standing.counted[row.key]:
                 row.read_at = now
-                rows.append(row)
-    in_batches(rows, ROWS_AT_ONCE, lambda some, _: bulk.update(some, _COUNTS), now=now)
+                rows.append((row, Met(row.acl_id, row.drops, packets, octets)))
+
+    def write(some: Sequence[tuple[EnforcedAce, Met]], _: Unit) -> None:
+        bulk.update([row for row, _ in some], _COUNTS)
+        filter_samples.add([met for _, met in some if met.packets], since=standing.counted_at, now=now)
+
+    in_batches(rows, ROWS_AT_ONCE, write, now=now)
+    standing.counted_at = now

@@ -28,7 +28,8 @@ Row = dict[str, Any]
 
 # All but the entries, which may be thousands: these are read only when something here differs from the last look.
 _STAMP = ("client_id", "cdid", "cuid", "name", "acl_type", "changed_at", "created_at", "ace_count")
-_FIELDS = ("pk", *_STAMP, "client__domain_id", "activation_type", "awaits_operator", "expires_at")
+_HELD = ("held_at", "held_by", "held_reason", "awaits_operator")
+_FIELDS = ("pk", *_STAMP, "client__domain_id", "activation_type", "expires_at", *_HELD)
 _ORDER = ("client_id", "cdid", "cuid", "position", "pk")
 
 
@@ -49,6 +50,7 @@ class FilterProjection:
     lists: dict[int, FilterList] = field(default_factory=dict)
     shadow: dict[int, FilterList] = field(default_factory=dict)
     refused: dict[int, str] = field(default_factory=dict)
+    held: set[int] = field(default_factory=set)  # of those refused: people hold them back, and nothing is wrong
     next_change: datetime | None = None
 
     def is_as(self, other: FilterProjection | None) -> bool:
@@ -83,15 +85,14 @@ class FilterProjector:
     def look(self, driver: Driver, *, now: datetime) -> FilterProjection:
         current = list(Acl.objects.current(now).order_by(*_ORDER).values(*_FIELDS))
         found, thrown = FilterProjection(), {hold.kind: hold for hold in Hold.objects.all()}
-        until = _mitigated_until({row["client_id"] for row in current}, thrown, now=now)
+        until = mitigated_until({row["client_id"] for row in current}, thrown, now=now)
         standing = []
         for row in current:
             if not _is_active(row, until):
                 continue
-            if row["awaits_operator"]:
-                found.refused[row["pk"]] = "another client's filter does the opposite; an operator has yet to allow it"
-            elif why := _held(row["changed_at"] or row["created_at"], thrown):
+            if why := _held_itself(row) or why_held(row["changed_at"] or row["created_at"], thrown):
                 found.refused[row["pk"]] = why
+                found.held.add(row["pk"])
             else:
                 standing.append(row)
         domains = Domain.objects.in_bulk({row["client__domain_id"] for row in standing})
@@ -205,19 +206,25 @@ def _deadline(row: Row, until: Mapping[Owner, datetime]) -> datetime:
     return max(expires, mitigated or expires)  # while a mitigation runs it does not expire
 
 
-def _mitigated_until(clients: Iterable[int], thrown: Mapping[str, Hold], *, now: datetime) -> dict[Owner, datetime]:
+def mitigated_until(clients: Iterable[int], thrown: Mapping[str, Hold], *, now: datetime) -> dict[Owner, datetime]:
     """Owners with a mitigation that is enforced: active, approved and held back by nothing."""
     rows = Mitigation.objects.enforced().filter(client_id__in=clients, approved_at__isnull=False)
     fields = ("client_id", "cdid", "cuid", "mitigation_start", "requested_at", "approved_at", "ends_at", "expires_at")
     until: dict[Owner, datetime] = {}
     for client_id, cdid, cuid, started, requested, approved, ends, expires in rows.values_list(*fields):
-        if not _held(max(started or requested, approved), thrown):
+        if not why_held(max(started or requested, approved), thrown):
             owner, end = (client_id, cdid, cuid), ends or expires or now + HORIZON
             until[owner] = max(until.get(owner, end), end)
     return until
 
 
-def _held(since: datetime, thrown: Mapping[str, Hold]) -> str:
+def _held_itself(row: Row) -> str:
+    if row["awaits_operator"]:
+        return "another client's filter does the opposite; an operator has yet to allow it"
+    return f"held by {row['held_by']}: {row['held_reason']}" if row["held_at"] is not None else ""
+
+
+def why_held(since: datetime, thrown: Mapping[str, Hold]) -> str:
     """Why nothing that began or changed at `since` may stand; empty when it may."""
     for kind, words in (
         (Hold.Kind.PANIC, "all enforcement is switched off"),

@@ -12,7 +12,7 @@ from mitigation.protocol.scope import MitigationRequest
 from mitigation.services import accept_lists, locks
 from mitigation.services.history import actor_of
 from mitigation.services.overlaps import Asker
-from mitigation.services.units import Unit, unit_of_work
+from mitigation.services.units import LONGEST, Unit, unit_of_work
 
 RETRY_AFTER = 30  # seconds, when the equipment cannot be reached
 
@@ -101,6 +101,55 @@ def activate(
             unit.save(mitigation, "acl_changes")
 
 
+def hold(acl_id: int, *, actor: str, reason: str, now: datetime, door: str = "dashboard") -> None:
+    """An operator takes a list out of force, whatever its activation type is or becomes, until it is released.
+
+    The list itself stays as its client wrote it. Active mitigations of the client tell of it as deactivated, as they do
+    of every change by others. Held already, it stays as it was. Raises NotFound.
+    """
+    with unit_of_work(now) as unit:
+        row = _lock(acl_id, unit)
+        if row.held_at is not None:
+            return
+        row.held_at, row.held_by, row.held_reason = now, actor[:LONGEST], reason[:LONGEST]
+        _hold_or_release(row, "acl-hold", ActivationType.DEACTIVATE, unit, actor=actor, door=door)
+
+
+def release(acl_id: int, *, actor: str, now: datetime, door: str = "dashboard") -> None:
+    """Undo `hold`: the list stands again as its client has it. Raises NotFound, also where nobody holds it."""
+    with unit_of_work(now) as unit:
+        row = _lock(acl_id, unit)
+        if row.held_at is None:
+            raise NotFound(f"nobody holds the filter {row.name[:60]}")
+        row.held_at, row.held_by, row.held_reason = None, "", ""
+        _hold_or_release(row, "acl-release", ActivationType(row.activation_type), unit, actor=actor, door=door)
+
+
+def _lock(acl_id: int, unit: Unit) -> Acl:
+    rows = Acl.objects.current(unit.now).filter(pk=acl_id).select_related("client")
+    locks.domains_of_clients(rows.values_list("client_id", flat=True))
+    row = rows.first()
+    if row is None:
+        raise NotFound("this filter is gone")
+    return row
+
+
+def _hold_or_release(row: Acl, action: str, told: ActivationType, unit: Unit, *, actor: str, door: str) -> None:
+    row.save(update_fields=["held_at", "held_by", "held_reason"])
+    unit.rules_are_stale()
+    accept_lists.judge_at_end(row, unit)
+    after = {"reason": row.held_reason} if row.held_at else None
+    unit.audit(door=door, actor=actor, action=action, subject=subject_of(row), after=after)
+    for mitigation in Mitigation.objects.enforced().filter(client_id=row.client_id, cdid=row.cdid, cuid=row.cuid):
+        _tell(mitigation, [AclControl(row.name, told)])
+        unit.save(mitigation, "acl_changes")
+
+
+def subject_of(row: Acl) -> str:
+    """As the audit names it."""
+    return f"acl {row.client_id}/{row.cuid}/{row.name}"
+
+
 def _tell(mitigation: Mitigation, changed: Iterable[AclControl]) -> None:
     """Have its status name these filters, and what they are now."""
     told = {one["acl-name"]: one for one in mitigation.acl_changes}
@@ -121,7 +170,7 @@ def _switch(row: Acl, activation_type: ActivationType, unit: Unit, *, door: str,
         door=door,
         actor=actor or actor_of(row.client),
         action="acl-activate",
-        subject=f"acl {row.client_id}/{row.cuid}/{row.name}",
+        subject=subject_of(row),
         before={"activation-type": before},
         after={"activation-type": int(activation_type)},
     )

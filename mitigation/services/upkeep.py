@@ -7,13 +7,14 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Min, QuerySet
 
-from mitigation.models import Change, Sample, Session
+from mitigation.models import AclSample, Change, Sample, Session
 from mitigation.services import datastore, locks, logins
 
 CHANGES_KEPT = timedelta(hours=1)  # a reader that was away longer reads everything anew
 FINE = timedelta(hours=6)  # ten-second samples
 COARSE = timedelta(days=90)  # five-minute samples, then nothing
 COARSE_SECONDS = 300
+FILTERS_KEPT = timedelta(days=1)  # samples of clients' filters, all of them fine
 SESSIONS_KEPT = timedelta(days=30)
 _SUMMED = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
 
@@ -23,6 +24,7 @@ def tidy(*, now: datetime) -> None:
     Change.objects.filter(at__lt=now - CHANGES_KEPT).delete()
     Session.objects.filter(closed_at__lt=now - SESSIONS_KEPT).delete()
     Sample.objects.filter(at__lt=now - COARSE).delete()
+    AclSample.objects.filter(at__lt=now - FILTERS_KEPT).delete()
     datastore.let_go_of_expired(now=now)
     logins.tidy(now=now)
     while thin_once(now=now):

@@ -11,10 +11,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mitigation.models import (
+    Acl,
+    AclSample,
+    Audit,
     Client,
     Credential,
     Domain,
     DomainPrefix,
+    EnforcedAce,
     EnforcementPoint,
     Mitigation,
     Rule,
@@ -207,6 +211,77 @@ def attack(
         rule.packets = int((totals[0] if drops else totals[2]) * part)
         rule.octets = int((totals[1] if drops else totals[3]) * part)
         rule.save(update_fields=["packets", "octets"])
+
+
+def acl(
+    of: Client,
+    name: str,
+    matches: list[dict[str, Any]],
+    *,
+    now: datetime,
+    action: str = "drop",
+    rate: str = "",
+    activation: int = 2,
+    age: float = 3600,
+    **values: Any,
+) -> Acl:
+    """A list that its client wrote `age` seconds ago over the data channel; with `rate` its first entry has that limit."""
+    actions: list[dict[str, str]] = [{"forwarding": f"ietf-access-control-list:{action}"} for _ in matches]
+    if rate:
+        actions[0] = {"forwarding": "ietf-access-control-list:accept", "rate-limit": rate}
+    both = zip(matches, actions, strict=True)
+    aces = [{"name": f"entry-{i}", "matches": one, "actions": done} for i, (one, done) in enumerate(both, start=1)]
+    at = now - timedelta(seconds=age)
+    made = Acl.objects.create(
+        client=of,
+        cuid="dz6pHjaADkaFTbjr0JGBpw",
+        name=name,
+        activation_type=activation,
+        aces=aces,
+        ace_count=len(aces),
+        **{"created_at": at, "changed_at": at, "refreshed_at": at, "expires_at": at + timedelta(days=7)} | values,
+    )
+    Audit.objects.create(
+        at=at,
+        door="data",
+        actor=f"client {of.pk}",
+        action="acl-create",
+        subject=f"acl {of.pk}/{made.cuid}/{name}",
+        after={"entries": len(aces)},
+    )
+    return made
+
+
+def enforce(of: Acl, at: EnforcementPoint, *, now: datetime, bits: float = 0.0, dropped: float = 1.0) -> None:
+    """As the enforcer leaves it: read back at the point, with a quarter of an hour of such traffic in its counters.
+
+    `dropped` is the share of the traffic that entries which drop met; entries met it the less, the later they stand.
+    """
+    steps = 90 if bits else 0
+    octets = int(bits * 10 / 8)
+    for step in range(steps):
+        some = int(octets * (1 + 0.2 * math.sin(step / 5)))
+        numbers = {"dropped_octets": int(some * dropped), "passed_octets": int(some * (1 - dropped))}
+        packets = {name.replace("octets", "packets"): number // 500 for name, number in numbers.items()}
+        ended = now - timedelta(seconds=10 * (steps - 1 - step))
+        AclSample.objects.create(acl=of, at=ended, seconds=10.0, **numbers, **packets)
+    for number, ace in enumerate(of.aces):
+        some = int(octets * steps / 2 ** (number + 1)) if number < 12 else 0
+        EnforcedAce.objects.create(
+            point=at,
+            acl=of,
+            ace=ace["name"],
+            key=f"{of.pk:08x}{number:08x}",
+            text="",
+            drops=ace["actions"]["forwarding"].endswith("drop"),
+            state=EnforcedAce.State.INSTALLED,
+            since=of.created_at,
+            installed_at=of.created_at + timedelta(seconds=0.4),
+            packets=some // 500,
+            octets=some,
+            epoch="1" if at.counts else "",
+            read_at=now,
+        )
 
 
 def go_on(*, now: datetime) -> None:

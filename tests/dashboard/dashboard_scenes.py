@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import dashboard_cast as cast
 
-from mitigation.models import Mitigation
+from mitigation.models import Acl, Mitigation, RefusedAcl
 from mitigation.protocol.status import Status
 from mitigation.services.shadow import SAID as said_of_shadow
 
@@ -129,3 +129,43 @@ def _people(now: datetime) -> list[cast.Client]:
         cast.session(client, credential, peers[number], now=now, transport="tcp" if number == 1 else "udp")
         made.append(client)
     return made
+
+
+def filtered(now: datetime) -> list[Acl]:
+    """Two clients of a domain under attack, and one of another: lists in every state, some with long names and IPv6."""
+    alice, bob, carol, _ = _people(now)
+    bea = cast.client("a-gateway-with-a-rather-long-name.branch-office-17.example.net", alice.domain, now=now)
+    point = cast.point(now=now)
+    one = cast.mitigation(alice, now=now, mid=20417)
+    cast.install(one, point, now=now)
+    cast.attack(one, now=now, dropped=27.3e9, passed=306e6)
+    hosts = [{"ipv4": {"source-ipv4-network": f"203.0.113.{i}/32"}} for i in range(120)]
+    ntp = {"ipv4": {"destination-ipv4-network": "198.51.100.0/25"}, "udp": {"source-port-range-or-operator": _eq(123)}}
+    six = {
+        "ipv6": {"source-ipv6-network": "2001:db8:ffff:eeee:dddd:cccc:bbbb:aa00/120",
+                 "destination-ipv6-network": "2001:db8:10:1111:2222:3333:4444:5555/128"},
+        "tcp": {"destination-port-range-or-operator": {"lower-port": 8000, "upper-port": 8099}},
+    }  # fmt: skip
+    made = [
+        cast.acl(alice, "partners", hosts[:6], action="accept", now=now),
+        cast.acl(alice, "ntp", [ntp, six, {}], rate="125000.00", now=now, position=1),
+        cast.acl(alice, "known-attackers", hosts, now=now, position=2, activation=1),
+        cast.acl(alice, "a-list-with-a-name-that-somebody-made-much-longer-than-it-had-to-be", [ntp], now=now, position=3),
+        cast.acl(alice, "held", [ntp, six], now=now, position=4, held_at=now - timedelta(minutes=4),
+                 held_by="operator bea", held_reason="shuts out the monitoring"),
+        cast.acl(bea, "waiting", [ntp], now=now, activation=1),
+        cast.acl(bea, "off", hosts[:2], now=now, position=1, activation=3),
+        cast.acl(bea, "opposite", [ntp], now=now, position=2, action="accept", awaits_operator=True),
+        cast.acl(carol, "six", [six], now=now),
+    ]  # fmt: skip
+    for which, (bits, share) in ((0, (4e6, 0.0)), (1, (2.1e9, 1.0)), (2, (9.6e8, 1.0)), (8, (0.0, 0.0))):
+        cast.enforce(made[which], point, now=now, bits=bits, dropped=share)
+    RefusedAcl.objects.create(
+        point=point, acl=made[3], reason="more entries than this equipment takes: 20,001 of 20,000",
+        since=now - timedelta(minutes=3),
+    )  # fmt: skip
+    return made
+
+
+def _eq(port: int) -> dict[str, object]:
+    return {"operator": "eq", "port": port}

@@ -13,6 +13,7 @@ import dashboard_scenes as scenes
 import pytest
 from axe_core_python.sync_playwright import Axe
 from dashboard_browser import CHROMIUM, DESK, NAME, PASSWORD, PHONE, Looked, Served, chromium, log_in
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.utils import timezone
 from playwright.sync_api import expect
@@ -275,6 +276,73 @@ def test_an_open_dialog_tells_that_the_object_changed(attack: list[Mitigation], 
     assert Transition.objects.filter(mitigation=attack[0], happening="server-withdrew").count() == 1
 
 
+# -- filters ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_of_filters_is_live_and_can_be_held(looked: Looked, served: Served) -> None:
+    ntp = scenes.filtered(timezone.now())[1]
+    open_live(looked, served, f"/filters/{ntp.pk}/")
+    entry = looked.page.locator("[data-key=ace-1]")
+    before = entry.locator("[data-label=Packets]").inner_text()
+    expect(looked.page.locator("[data-chart=both] canvas")).to_be_visible()
+
+    cast.EnforcedAce.objects.filter(acl=ntp, ace="entry-1").update(packets=10**12)
+    served.changed(("point", 1))
+    expect(entry.locator("[data-label=Packets]")).not_to_have_text(before)
+
+    looked.page.get_by_role("link", name="Hold…").click()
+    dialog = looked.page.get_by_role("dialog", name="Hold ntp?")
+    expect(dialog.get_by_role("link", name="Leave it")).to_be_focused()
+    dialog.get_by_label("Reason, for the history").fill("shuts out the monitoring")
+    dialog.get_by_role("button", name="Hold it").click()
+
+    expect(looked.page.locator(".toast")).to_contain_text("Held ntp.")
+    expect(looked.page.locator("[data-live=title] .pill")).to_have_text("Held")
+    expect(looked.page.locator("[data-live=timeline]")).to_contain_text("Held: shuts out the monitoring")
+
+
+def test_a_refused_list_appears_among_what_needs_a_person(looked: Looked, served: Served) -> None:
+    scenes.filtered(timezone.now())
+    refused = cast.RefusedAcl.objects.get()
+    values = {"acl": refused.acl, "point": refused.point, "reason": refused.reason, "since": refused.since}
+    refused.delete()
+    open_live(looked, served)
+    expect(looked.page.locator("[data-live=needs]")).not_to_contain_text("Filter refused")
+
+    cast.RefusedAcl.objects.create(**values)
+    served.changed(("point", 1))
+
+    expect(looked.page.locator("[data-live=needs]")).to_contain_text("Filter refused")
+
+
+# -- policy -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_admin_changes_a_policy_and_mends_what_was_wrong(attack: list[Mitigation], served: Served) -> None:
+    person = get_user_model().objects.create_superuser("admin", password=PASSWORD)
+    with chromium() as looked:
+        log_in(looked, served.url, person)
+        open_live(looked, served, f"/domains/{attack[0].domain_id}/")
+        looked.page.get_by_role("link", name="Change playbooks…").click()
+        looked.page.get_by_role("textbox", name="Ladder").fill("shield ratelimit")
+        looked.page.get_by_label("udp_rate").fill("fast")
+        looked.page.get_by_role("button", name="Save the policy").click()
+
+        expect(looked.page.locator(".note.bad")).to_contain_text("Nothing was saved.")
+        looked.page.locator(".note.bad").get_by_role("link", name="udp_rate").click()
+        expect(looked.page.locator("#udp_rate-err")).to_contain_text("udp_rate is a whole number")
+        expect(looked.page.get_by_role("textbox", name="Ladder")).to_have_value("shield ratelimit")
+        found = Axe().run(looked.page)["violations"]
+        assert [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found] == []
+        looked.page.get_by_label("udp_rate").fill("500")
+        looked.page.get_by_role("button", name="Save the policy").click()
+
+        expect(looked.page.locator(".toast")).to_contain_text("Changed: ladder, udp_rate.")
+        assert [one for one in looked.errors if "400" not in one] == []
+    attack[0].domain.refresh_from_db()
+    assert attack[0].domain.ladder == ["shield", "ratelimit"]
+
+
 # -- login, keyboard, chart -------------------------------------------------------------------------------------------
 
 
@@ -392,7 +460,9 @@ def test_pages_read_without_scripts(attack: list[Mitigation], served: Served, op
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "viewport"), [("desk", DESK), ("phone", PHONE)])
-@pytest.mark.parametrize("scene", [scenes.under_attack, scenes.waiting, scenes.quiet, scenes.dry_run, scenes.first_day])
+@pytest.mark.parametrize(
+    "scene", [scenes.under_attack, scenes.waiting, scenes.filtered, scenes.quiet, scenes.dry_run, scenes.first_day]
+)
 def test_pages_are_accessible_and_fit(
     scene: Any, width: str, viewport: dict[str, int], served: Served, operator: User
 ) -> None:
@@ -409,7 +479,7 @@ def test_pages_are_accessible_and_fit(
         if stop.count():
             stop.first.click()
             expect(looked.page.locator("dialog[open]")).to_be_visible()
-            _check(looked, axe, "dialog")
+            _check(looked, axe, "dialog", "dialog[open]")  # what lies behind it is inert, and dimmed
         assert looked.errors == []
         assert looked.hosts <= {"127.0.0.1"}
 
@@ -428,15 +498,18 @@ def _paths() -> list[str]:
         "/domains/",
         "/points/",
         "/points/switches/panic/",
+        "/filters/",
+        *(f"/filters/{pk}/" for pk in cast.Acl.objects.order_by("pk").values_list("pk", flat=True)[1:4]),
+        *(f"/filters/{pk}/hold/" for pk in cast.Acl.objects.order_by("pk").values_list("pk", flat=True)[:1]),
         f"/domains/{domain.pk}/",
         *some,
     ]
 
 
-def _check(looked: Looked, axe: Axe, path: str) -> None:
+def _check(looked: Looked, axe: Axe, path: str, part: str | None = None) -> None:
     for theme in ("light", "dark"):
         looked.page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]
-        found = axe.run(looked.page)["violations"]
+        found = axe.run(looked.page, context=part)["violations"]
         assert [(one["id"], [node["html"][:160] for node in one["nodes"]]) for one in found] == [], (path, theme)
     widths = looked.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert widths[0] <= widths[1], path

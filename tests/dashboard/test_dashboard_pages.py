@@ -144,12 +144,13 @@ def test_pages_are_strict_and_stay_on_this_server(path: str, browser_client: Cli
 
 
 def test_every_page_answers_in_every_situation(browser_client: Client, now: datetime) -> None:
-    for scene in (scenes.under_attack, scenes.waiting, scenes.quiet, scenes.dry_run):
+    for scene in (scenes.under_attack, scenes.waiting, scenes.filtered, scenes.quiet, scenes.dry_run):
         cast.Domain.objects.all().delete()
         EnforcementPoint.objects.all().delete()
         scene(now)
         objects = [f"/mitigations/{pk}/" for pk in Mitigation.objects.values_list("pk", flat=True)]
         objects += [f"/domains/{pk}/" for pk in cast.Domain.objects.values_list("pk", flat=True)]
+        objects += [f"/filters/{pk}/" for pk in cast.Acl.objects.values_list("pk", flat=True)]
         ranges = [f"/?range={name}" for name in ("5m", "15m", "1h", "24h", "7d", "nonsense")]
         for path in (
             "/",
@@ -157,6 +158,7 @@ def test_every_page_answers_in_every_situation(browser_client: Client, now: date
             "/mitigations/?show=ended",
             "/sessions/",
             "/domains/",
+            "/filters/",
             "/points/",
             *ranges,
             *objects,

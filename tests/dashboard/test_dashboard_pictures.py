@@ -53,6 +53,21 @@ SCENES: dict[str, tuple[Scene, tuple[tuple[str, str], ...]]] = {
             ("policy-shadow", "/domains/4/"),
         ),
     ),
+    "filters": (
+        scenes.filtered,
+        (
+            ("filters", "/filters/"),
+            ("filter", "/filters/2/"),
+            ("filter-long", "/filters/3/"),
+            ("filter-refused", "/filters/4/"),
+            ("filter-waits", "/filters/8/"),
+            ("filter-hold", "/filters/1/hold/"),
+            ("filters-empty", "/filters/?q=192.0.2.99"),
+            ("points-refused", "/points/"),
+            ("now-refused", "/"),
+        ),
+    ),
+    "policy": (scenes.waiting, (("policy-form", "/domains/1/policy/"),)),
     "quiet": (scenes.quiet, (("quiet", "/"),)),
     "empty": (scenes.first_day, (("empty", "/"),)),
     "dry": (scenes.dry_run, (("dry-run", "/"), ("dry-run-mitigation", "/mitigations/1/"))),
@@ -77,6 +92,8 @@ def test_pictures(scene: str, served: Served, operator: User) -> None:
         with chromium(viewport=size, color_scheme="light") as looked:
             if scene == "empty":
                 _shoot(looked, served, "login", "/login/", suffix)
+            operator.is_superuser = scene == "policy"
+            operator.save()
             log_in(looked, served.url, operator)
             for name, path in shots:
                 _shoot(looked, served, name, path, suffix)

@@ -369,7 +369,7 @@ def test_a_filter_that_contradicts_another_clients_is_refused(alice: Rest, bob: 
         assert answer.fault == (409, "resource-denied")
         assert answer.error["error-app-tag"] == "dots-filter-conflict"
         assert answer.error["error-path"].endswith("/acls/acl[name='let-in']/aces/ace[name='y']")
-        assert "dropped" in answer.error["error-message"]
+        assert "dropped" not in answer.content.decode(), "the name of another client's list"
     assert names(bob) == []
     assert bob.post_acl(dropped, elsewhere).status == 201, "the same, and other traffic"
     assert alice.post_acl(let_in).status == 409, "bob drops it too now"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from equipment import Memory
+from filter_lists import TO_US, stored
 from requests_and_outcomes import request
 
 from mitigation.drivers.base import Counter
@@ -24,18 +25,7 @@ IMMEDIATE, MITIGATING, NEVER = (
     ActivationType.ACTIVATE_WHEN_MITIGATING,
     ActivationType.DEACTIVATE,
 )
-TO_US: dict[str, Any] = {"ipv4": {"destination-ipv4-network": "198.51.100.0/25"}}
 Look = Callable[..., None]
-
-
-def stored(client: Client, now: datetime, *matches: Any, name: str = "x", kind: int = IMMEDIATE, **values: Any) -> Acl:
-    aces = [
-        {"name": f"r{at}", "matches": one, "actions": {"forwarding": "ietf-access-control-list:drop"}}
-        for at, one in enumerate(matches or (TO_US,))
-    ]
-    fields = {"created_at": now, "refreshed_at": now, "changed_at": now, "expires_at": now + timedelta(days=7)}
-    row = {"client": client, "cuid": f"cuid-of-{client.name}", "name": name, "activation_type": kind, "aces": aces}
-    return Acl.objects.create(**row | fields | {"ace_count": len(aces)} | values)
 
 
 @pytest.fixture

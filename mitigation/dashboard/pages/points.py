@@ -12,7 +12,7 @@ from mitigation.dashboard import formats
 from mitigation.dashboard.pages.base import Context, Page
 from mitigation.dashboard.states import State
 from mitigation.dashboard.switches import switches
-from mitigation.models import EnforcementPoint, Rule
+from mitigation.models import EnforcementPoint, RefusedAcl, Rule
 
 QUIET = 75.0  # seconds: an enforcer looks at its point at least every 30
 
@@ -24,6 +24,7 @@ class PointRow:
     kind: str
     rules: int
     installed: int
+    refused: int  # lists of filters that it cannot enforce
     looked: int | None
     looked_text: str
 
@@ -37,8 +38,9 @@ def build(now: datetime, query: Mapping[str, str]) -> Context:
         all=Count("pk"), installed=Count("pk", filter=Q(state=Rule.State.INSTALLED))
     )
     counted = {one["point_id"]: (one["all"], one["installed"]) for one in rules}
+    refused = dict(RefusedAcl.objects.values_list("point").annotate(number=Count("pk")))
     points = [
-        _row(point, *counted.get(point.pk, (0, 0)), now)
+        _row(point, *counted.get(point.pk, (0, 0)), refused.get(point.pk, 0), now)
         for point in EnforcementPoint.objects.filter(enabled=True).order_by("name")
     ]
     return {
@@ -49,7 +51,7 @@ def build(now: datetime, query: Mapping[str, str]) -> Context:
     }
 
 
-def _row(point: EnforcementPoint, rules: int, installed: int, now: datetime) -> PointRow:
+def _row(point: EnforcementPoint, rules: int, installed: int, refused: int, now: datetime) -> PointRow:
     looked = max(filter(None, (point.health_at, point.reconciled_at)), default=None)
     return PointRow(
         point=point,
@@ -57,6 +59,7 @@ def _row(point: EnforcementPoint, rules: int, installed: int, now: datetime) -> 
         kind=point.driver if point.enforces else f"{point.driver}, touches nothing",
         rules=rules,
         installed=installed,
+        refused=refused,
         looked=formats.milliseconds(looked) if looked else None,
         looked_text=formats.ago((now - looked).total_seconds()) if looked else "never",
     )
