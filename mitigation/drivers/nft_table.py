@@ -150,11 +150,11 @@ class NftTable:
         self.idle = set(gate) - {granule for _, granule in needed}
         self.idle_ways = structure.ways(self.ruleset) - {(stage, granule.level) for stage, granule in needed}
 
-    def _counted_at(self, place: Place, firsts: Iterable[bytes]) -> list[Counted]:
+    def _counted_at(self, place: Place, firsts: Collection[bytes]) -> list[Counted]:
         return read_counted(place, self._those_at("count", place, firsts))
 
     def _those_at(self, word: str, place: Place | Level, firsts: Iterable[bytes]) -> list[Element]:
-        return self.netlink.those_at(self.ruleset.table, self.ruleset.named(word, place), firsts)
+        return self.netlink.those_at(self.ruleset.table, self.ruleset.named(word, place), list(firsts))
 
     # Changing
 
