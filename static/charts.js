@@ -1,4 +1,5 @@
-// Stacked allowed and dropped traffic. Dropped is hatched, so it is told apart without colour.
+// Stacked allowed, redirected and dropped traffic. Dropped is hatched and redirected striped, so they are told apart
+// without colour; a dashed line inside what is dropped says how much of it limits did.
 // Markup: in a [data-chart-panel], boxes [data-chart=both|allowed] and the numbers as JSON in [data-chart-data].
 (() => {
   if (!window.uPlot) return;
@@ -20,17 +21,31 @@
     return document.createElement("canvas").getContext("2d").createPattern(tile, "repeat");
   };
 
+  const stripes = () => {
+    const ratio = devicePixelRatio || 1, size = Math.round(5 * ratio);
+    const tile = Object.assign(document.createElement("canvas"), { width: size, height: size });
+    const pen = tile.getContext("2d");
+    pen.fillStyle = token("--ink-2");
+    pen.fillRect(0, 0, size, Math.max(1, Math.round(ratio)));
+    return document.createElement("canvas").getContext("2d").createPattern(tile, "repeat");
+  };
+
+  // Sums of columns, null where the first of them is or where `shown` has nothing here nor beside.
+  const stack = (columns, shown = null) => columns[0].map((value, i) =>
+    value == null || (shown && !(shown[i] || shown[i + 1] || shown[i - 1])) ? null : columns.reduce((sum, one) => sum + (one[i] || 0), 0));
+
   const numbers = (panel) => {
     const source = panel.querySelector("[data-chart-data]");
     if (!source) return null;
     const data = JSON.parse(source.dataset.chartData);
     const kind = panel.querySelector("[data-unit-set][aria-pressed=true]")?.dataset.unitSet || "bits";
-    const { a, d } = data[kind];
+    const { a, d, r = [], l = [] } = data[kind];
     return {
-      ...data, kind, a, d,
+      ...data, kind, a, d, r, l,
       t: a.map((_, i) => data.end - (a.length - 1 - i) * data.step),
       // No line and no hatch where nothing is dropped: nothing is between the two.
-      total: a.map((value, i) => (value == null || !(d[i] || d[i + 1] || d[i - 1]) ? null : value + d[i])),
+      total: stack([a, r, d], d),
+      through: stack([a, r]), redirected: stack([a, r], r), limited: stack([a, r, l], l),
     };
   };
 
@@ -64,7 +79,7 @@
   const drawMark = (u, [at, words]) => {
     const { ctx, bbox } = u, ratio = uPlot.pxRatio, x = Math.round(u.valToPos(at, "x", true));
     if (x < bbox.left || x > bbox.left + bbox.width) return;
-    ctx.strokeStyle = token("--ink"); ctx.lineWidth = ratio;
+    ctx.strokeStyle = token("--ink"); ctx.lineWidth = ratio; ctx.setLineDash([]);
     ctx.beginPath(); ctx.moveTo(x, bbox.top); ctx.lineTo(x, bbox.top + bbox.height); ctx.stroke();
     const wide = ctx.measureText(words).width + 10 * ratio;
     const from = x + wide > bbox.left + bbox.width ? x - wide - 2 * ratio : x + 2 * ratio;
@@ -94,9 +109,14 @@
     put("t", hovered == null ? "now" : clock(data.t[i] * 1000));
     put("a", rate(data.a[i], data.kind));
     put("d", rate(data.d[i], data.kind));
+    put("r", rate(data.r[i], data.kind));
+    put("l", rate(data.l[i], data.kind));
   };
 
-  const columns = (box) => (box.dataset.chart === "both" ? [box.numbers.t, box.numbers.a, box.numbers.total] : [box.numbers.t, box.numbers.a]);
+  const columns = (box) => {
+    const { t, a, total, through, redirected, limited } = box.numbers;
+    return box.dataset.chart === "both" ? [t, a, total, through, redirected, limited] : [t, a];
+  };
   const short = (text) => text.replace(/\.0+(?= )|(?<=\.\d)0+(?= )/, "");
 
   const day = 86400;
@@ -124,9 +144,14 @@
       series: [
         {},
         { label: "Allowed", stroke: token("--allowed"), width: 2, fill: token("--allowed-fill"), points: { show: false } },
-        ...(both ? [{ label: "Allowed and dropped", stroke: token("--dropped"), width: 1.5, points: { show: false } }] : []),
+        ...(both ? [
+          { label: "All", stroke: token("--dropped"), width: 1.5, points: { show: false } },
+          { label: "Allowed and redirected", width: 0, points: { show: false } }, // the lower edge of what is dropped
+          { label: "Redirected", stroke: token("--ink-2"), width: 1.5, dash: [6, 3], points: { show: false } },
+          { label: "Limited", stroke: token("--dropped"), width: 1.5, dash: [4, 4], points: { show: false } },
+        ] : []),
       ],
-      bands: both ? [{ series: [2, 1], fill: hatch }] : [],
+      bands: both ? [{ series: [3, 1], fill: stripes }, { series: [2, 3], fill: hatch }] : [],
       hooks: {
         setCursor: [(u) => legend(panel, u)],
         setSelect: [(u) => { if (u.select.width > 0) state.zoomed = true; }],

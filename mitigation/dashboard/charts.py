@@ -14,11 +14,37 @@ from mitigation.dashboard.traffic import RANGE_WORDS, Rates, Series
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
+    """`bits` and `packets` by kind of traffic, in the order of `Chart.kinds`."""
+
     when: str
-    dropped: Figure
-    allowed: Figure
-    dropped_packets: Figure
-    allowed_packets: Figure
+    bits: dict[str, Figure]
+    packets: dict[str, Figure]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Of traffic. `name` as in Rates, `letter` as the script has it."""
+
+    name: str
+    letter: str
+    word: str
+    swatch: str = ""
+
+    @property
+    def icon(self) -> str:
+        return f"icons/swatch-{self.swatch}.svg"
+
+
+_KINDS = (
+    Kind("dropped", "d", "Dropped", "dropped"),
+    Kind("limited", "l", "of it by limits", "limited"),
+    Kind("redirected", "r", "Redirected", "redirected"),
+    Kind("passed", "a", "Allowed", "allowed"),
+)
+
+
+def _of(rates: Rates | None, kind: Kind, unit: str) -> float | None:
+    return None if rates is None else getattr(rates, f"{kind.name}_{unit}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +74,27 @@ class Chart:
             {
                 "end": self.series.end,
                 "step": self.series.step,
-                "bits": {
-                    "d": [None if v is None else round(v.dropped_bits) for v in values],
-                    "a": [None if v is None else round(v.passed_bits) for v in values],
-                },
-                "packets": {
-                    "d": [None if v is None else round(v.dropped_packets) for v in values],
-                    "a": [None if v is None else round(v.passed_packets) for v in values],
+                **{
+                    unit: {
+                        kind.letter: [None if v is None else round(getattr(v, f"{kind.name}_{unit}")) for v in values]
+                        for kind in self.kinds
+                    }
+                    for unit in ("bits", "packets")
                 },
                 "marks": [mark for mark in self.marks if mark[0] > self.series.start],
             },
             separators=(",", ":"),
         )
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """What is dropped and allowed always, and what else there is."""
+        known = [rates for rates in self.series.values if rates is not None]
+        return [
+            kind
+            for kind in _KINDS
+            if kind.letter in "da" or any(getattr(rates, f"{kind.name}_packets") for rates in known)
+        ]
 
     @property
     def choices(self) -> list[Choice]:
@@ -68,6 +103,10 @@ class Chart:
     @property
     def last(self) -> TableRow:
         return self._row(self.series.end, self.series.values[-1])
+
+    @property
+    def last_figures(self) -> list[tuple[Kind, Figure]]:
+        return [(kind, self.last.bits[kind.letter]) for kind in self.kinds]
 
     @property
     def table(self) -> list[TableRow]:
@@ -91,10 +130,8 @@ class Chart:
     def _row(self, at: int, rates: Rates | None) -> TableRow:
         return TableRow(
             formats.moment(datetime.fromtimestamp(at, tz=UTC), self.now),
-            formats.bit_rate(rates.dropped_bits if rates else None),
-            formats.bit_rate(rates.passed_bits if rates else None),
-            formats.packet_rate(rates.dropped_packets if rates else None),
-            formats.packet_rate(rates.passed_packets if rates else None),
+            {kind.letter: formats.bit_rate(_of(rates, kind, "bits")) for kind in self.kinds},
+            {kind.letter: formats.packet_rate(_of(rates, kind, "packets")) for kind in self.kinds},
         )
 
 

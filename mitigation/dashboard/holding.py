@@ -22,6 +22,8 @@ from mitigation.models import Acl, Mitigation
 from mitigation.services import filter_conflicts, filters
 from mitigation.services.people import Role
 
+MOST_NAMED = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -152,7 +154,7 @@ def _allow(row: FilterRow) -> Question:
     return Question(
         title=f"Allow {row.acl.name}?",
         effects=(
-            f"{_entries(row)} are enforced, though another client's list does the opposite with the same traffic.",
+            f"{_entries(row)} are enforced, though {_opposed(row)} the opposite with the same traffic.",
             "Where both match, the list that stands first decides: by client, and as each client has ordered its own.",
             "It can be held at any time.",
         ),
@@ -183,6 +185,15 @@ _QUESTIONS = {"hold": _hold, "release": _release, "allow": _allow, "refuse": _re
 
 def _entries(row: FilterRow) -> str:
     return formats.plural(row.acl.ace_count, "entry", "entries")
+
+
+def _opposed(row: FilterRow) -> str:
+    found = filter_conflicts.contradicted(row.acl, now=timezone.now())
+    if not found:
+        return "another client's list did"  # which is gone or changed since
+    names = [f"{one.name} of {one.client.name}" for one in found[:MOST_NAMED]]
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    return f"{', '.join(names)}{more} {'do' if len(found) > 1 else 'does'}"
 
 
 def _told(row: FilterRow) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
-from mitigation.dashboard.traffic import Rates, Series
+from mitigation.dashboard.traffic import Series
 
 WIDTH, HEIGHT, HEADROOM = 150.0, 33.0, 3.0
 
@@ -17,6 +17,7 @@ class Sparkline:
     dropped: str = ""
     line: str = ""
     allowed: str = ""
+    redirected: str = ""  # between the two
     gaps: tuple[tuple[str, str], ...] = ()
 
 
@@ -27,7 +28,7 @@ def draw(series: Series | None) -> Sparkline | None:
         return None
     scale = (HEIGHT - HEADROOM) / peak.bits if peak.bits else 0.0
     pitch = WIDTH / max(1, len(series.values) - 1)
-    dropped, line, allowed, gaps = [], [], [], []
+    dropped, line, allowed, redirected, gaps = [], [], [], [], []
     numbered = list(enumerate(series.values))
     for known, group in groupby(numbered, key=lambda pair: pair[1] is not None):
         run = list(group)
@@ -37,22 +38,21 @@ def draw(series: Series | None) -> Sparkline | None:
             if first > 0:
                 gaps.append((_n(max(0, first - 1) * pitch), _n((min(last + 1, len(numbered) - 1) - first + 1) * pitch)))
             continue
-        low, high = _edges([rates for _, rates in run if rates is not None], first, pitch, scale)
+        known_rates = [rates for _, rates in run if rates is not None]
+        low = _edge([rates.passed_bits for rates in known_rates], first, pitch, scale)
+        middle = _edge([rates.passed_bits + rates.redirected_bits for rates in known_rates], first, pitch, scale)
+        high = _edge([rates.bits for rates in known_rates], first, pitch, scale)
         allowed.append(f"M{low[0][0]} {_n(HEIGHT)}L{_points(low)}L{low[-1][0]} {_n(HEIGHT)}z")
-        if any(rates is not None and rates.dropped_bits for _, rates in run):
-            dropped.append(f"M{_points(high)}L{_points(low[::-1])}z")
+        if any(rates.redirected_bits for rates in known_rates):
+            redirected.append(f"M{_points(middle)}L{_points(low[::-1])}z")
+        if any(rates.dropped_bits for rates in known_rates):
+            dropped.append(f"M{_points(high)}L{_points(middle[::-1])}z")
             line.append(f"M{_points(high)}")
-    return Sparkline("".join(dropped), "".join(line), "".join(allowed), tuple(gaps))
+    return Sparkline("".join(dropped), "".join(line), "".join(allowed), "".join(redirected), tuple(gaps))
 
 
-def _edges(
-    run: list[Rates], first: int, pitch: float, scale: float
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    low, high = [], []
-    for i, rates in enumerate(run, start=first):
-        low.append((_n(i * pitch), _n(HEIGHT - rates.passed_bits * scale)))
-        high.append((_n(i * pitch), _n(HEIGHT - rates.bits * scale)))
-    return low, high
+def _edge(bits: list[float], first: int, pitch: float, scale: float) -> list[tuple[str, str]]:
+    return [(_n(i * pitch), _n(HEIGHT - value * scale)) for i, value in enumerate(bits, start=first)]
 
 
 def _points(points: list[tuple[str, str]]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import ExpressionWrapper, F, FloatField, Func, IntegerField, Max, Model, Sum
+from django.db.models import ExpressionWrapper, F, FloatField, Func, IntegerField, Max, Sum
 from django.db.models.functions import Cast, Greatest
 
 from mitigation.models import AclSample, Sample
@@ -30,28 +30,25 @@ DEFAULT_RANGE = "15m"
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Per second, in bits and packets."""
+    """Per second, in bits and packets. What is limited is a part of what is dropped."""
 
     dropped_bits: float = 0.0
     passed_bits: float = 0.0
     dropped_packets: float = 0.0
     passed_packets: float = 0.0
+    redirected_bits: float = 0.0
+    redirected_packets: float = 0.0
+    limited_bits: float = 0.0
+    limited_packets: float = 0.0
 
     @property
     def bits(self) -> float:
-        return self.dropped_bits + self.passed_bits
+        """All that arrives."""
+        return self.dropped_bits + self.passed_bits + self.redirected_bits
 
     @property
     def packets(self) -> float:
-        return self.dropped_packets + self.passed_packets
-
-    def __add__(self, other: Rates) -> Rates:
-        return Rates(
-            self.dropped_bits + other.dropped_bits,
-            self.passed_bits + other.passed_bits,
-            self.dropped_packets + other.dropped_packets,
-            self.passed_packets + other.passed_packets,
-        )
+        return self.dropped_packets + self.passed_packets + self.redirected_packets
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +76,12 @@ class Series:
 class Source:
     """Where samples are: the table, and its column for whose they are."""
 
-    model: type[Model]
+    model: type[Sample] | type[AclSample]
     key: str
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        return self.model.COUNTS
 
     def samples(self, ids: Collection[int], start: datetime, end: datetime) -> Any:
         at = {f"{self.key}__in": list(ids), "at__gt": start, "at__lte": end + timedelta(seconds=1)}
@@ -100,9 +101,8 @@ class Reading:
     until: datetime
 
 
-# (Unix time of the end, seconds, then the four numbers)
+# (Unix time of the end, seconds, then the counts of its source)
 _Piece = tuple[float, ...]
-_NUMBERS = ("seconds", "dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
 
 
 class _Step(Func):
@@ -147,7 +147,8 @@ def peaks(ids: Collection[int]) -> dict[int, float]:
     """Highest bits per second of any one sample, by mitigation id."""
     seconds = Greatest(F("seconds"), WINDOW, output_field=FloatField())
     rate = ExpressionWrapper(
-        Cast(F("dropped_octets") + F("passed_octets"), FloatField()) * 8.0 / seconds, output_field=FloatField()
+        Cast(F("dropped_octets") + F("passed_octets") + F("redirected_octets"), FloatField()) * 8.0 / seconds,
+        output_field=FloatField(),
     )
     rows = Sample.objects.filter(mitigation_id__in=ids).values("mitigation_id").annotate(peak=Max(rate))
     return {row["mitigation_id"]: row["peak"] for row in rows}
@@ -165,7 +166,7 @@ def present(readings: Collection[Reading], now: datetime) -> dict[int, Rates]:
     rates = {}
     for pk, reading in current.items():
         end = _end(samples[pk], reading.until)
-        rates[pk] = _Grid(end - WINDOW, WINDOW, 1).add(samples[pk]).rates(0)
+        rates[pk] = _Grid(MITIGATIONS, end - WINDOW, WINDOW, 1).add(samples[pk]).rates(0)
     return rates
 
 
@@ -175,7 +176,7 @@ def present_total(readings: Collection[Reading], now: datetime) -> Rates | None:
     if until is None or (now - until).total_seconds() >= WINDOW:
         return None
     samples = _merged(MITIGATIONS, [reading.pk for reading in readings], now - timedelta(seconds=8 * WINDOW), now)
-    return _Grid(_end(samples, until) - WINDOW, WINDOW, 1).add(samples).rates(0)
+    return _Grid(MITIGATIONS, _end(samples, until) - WINDOW, WINDOW, 1).add(samples).rates(0)
 
 
 def by_owner(
@@ -189,7 +190,7 @@ def by_owner(
     end = _common_end(samples.values(), readings, now)
     result = {}
     for reading in readings:
-        grid = _Grid(end - step * steps, step, steps).add(samples[reading.pk])
+        grid = _Grid(source, end - step * steps, step, steps).add(samples[reading.pk])
         result[reading.pk] = _series(grid, _counted_steps([reading], end - step * steps, step, steps), end)
     return result
 
@@ -204,7 +205,7 @@ def total(
         return _coarse(source, ids, readings, step, steps, now)
     samples = _merged(source, ids, now - timedelta(seconds=seconds + step), now)
     end = _common_end([samples], readings, now)
-    grid = _Grid(end - step * steps, step, steps).add(samples)
+    grid = _Grid(source, end - step * steps, step, steps).add(samples)
     return _series(grid, _counted_steps(readings, end - step * steps, step, steps), end)
 
 
@@ -216,7 +217,7 @@ def _series(grid: _Grid, counted: set[int], end: float) -> Series:
 def _samples(source: Source, wanted: Collection[int], start: datetime, end: datetime) -> dict[int, list[_Piece]]:
     found: dict[int, list[_Piece]] = defaultdict(list)
     rows = source.samples(wanted, start, end).order_by("at")
-    for pk, at, *numbers in rows.values_list(source.key, "at", *_NUMBERS):
+    for pk, at, *numbers in rows.values_list(source.key, "at", "seconds", *source.counts):
         found[pk].append((at.timestamp(), *numbers))
     return found
 
@@ -224,7 +225,7 @@ def _samples(source: Source, wanted: Collection[int], start: datetime, end: date
 def _merged(source: Source, ids: Collection[int], start: datetime, end: datetime) -> list[_Piece]:
     """One point counts all of its rules in the same moment: their samples are added up by the database."""
     rows = source.samples(ids, start, end)
-    sums = {f"sum_{name}": Sum(name) for name in _NUMBERS[1:]}
+    sums = {f"sum_{name}": Sum(name) for name in source.counts}
     grouped = rows.values("at", "seconds").annotate(**sums).order_by("at").values_list("at", "seconds", *sums)
     return [(at.timestamp(), *numbers) for at, *numbers in grouped]
 
@@ -243,9 +244,10 @@ def _common_end(samples: Iterable[Sequence[_Piece]], readings: Iterable[Reading]
 class _Grid:
     """Steps of equal length from `start` (Unix time); pieces are spread over the steps that they lie in."""
 
-    def __init__(self, start: float, step: float, steps: int) -> None:
+    def __init__(self, source: Source, start: float, step: float, steps: int) -> None:
         self.start, self.step, self.steps = start, step, steps
-        self._sums = [[0.0] * 4 for _ in range(steps)]
+        self._counts = source.counts
+        self._sums = [[0.0] * len(self._counts) for _ in range(steps)]
 
     def add(self, pieces: Iterable[_Piece]) -> _Grid:
         for at, seconds, *numbers in pieces:
@@ -263,8 +265,11 @@ class _Grid:
                 self._sums[i] = [known + part * more for known, more in zip(self._sums[i], numbers, strict=True)]
 
     def rates(self, i: int) -> Rates:
-        dropped_packets, dropped_octets, passed_packets, passed_octets = (value / self.step for value in self._sums[i])
-        return Rates(8 * dropped_octets, 8 * passed_octets, dropped_packets, passed_packets)
+        rates = {}
+        for name, value in zip(self._counts, self._sums[i], strict=True):
+            kind, unit = name.split("_")
+            rates[f"{kind}_bits" if unit == "octets" else name] = value / self.step * (8 if unit == "octets" else 1)
+        return Rates(**rates)
 
 
 def _coarse(
@@ -272,7 +277,7 @@ def _coarse(
 ) -> Series:
     end = int(now.timestamp())
     start = end - step * steps
-    sums = {f"sum_{name}": Sum(name) for name in _NUMBERS[1:]}
+    sums = {f"sum_{name}": Sum(name) for name in source.counts}
     rows = (
         source.samples(ids, _moment(start), _moment(end))
         .annotate(number=_Step("at", start=start, step=step))
@@ -282,7 +287,7 @@ def _coarse(
         .values_list("number", *sums)
     )
     pieces = [(start + (number + 1) * step, float(step), *numbers) for number, *numbers in rows]
-    grid = _Grid(start, step, steps).add(pieces)
+    grid = _Grid(source, start, step, steps).add(pieces)
     return _series(grid, _counted_steps(readings, start, step, steps), end)
 
 

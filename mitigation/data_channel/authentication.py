@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+from datetime import datetime
 from typing import Any
 
 from django.utils import timezone
@@ -12,6 +13,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from mitigation.models import Client, Credential
+from mitigation.services import authorities
 from mitigation.services.certificates import find_usable
 
 
@@ -34,10 +36,10 @@ class ClientCertificate(BaseAuthentication):
         if not chain:
             return None
         try:
-            fingerprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain[0])).hexdigest()
+            der = ssl.PEM_cert_to_DER_cert(chain[0])
+            credential = _credential_of(der, now=timezone.now())
         except ValueError:
             raise AuthenticationFailed("the certificate cannot be read") from None
-        credential = find_usable(fingerprint, now=timezone.now())
         if credential is None:
             raise AuthenticationFailed("this certificate is not registered for the service, or has been revoked")
         return ApiClient(credential), credential
@@ -45,6 +47,14 @@ class ClientCertificate(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Makes a missing certificate 401 rather than 403."""
         return 'Certificate realm="dots"'
+
+
+def _credential_of(der: bytes, *, now: datetime) -> Credential | None:
+    fingerprint = hashlib.sha256(der).hexdigest()
+    found = find_usable(fingerprint, now=now)
+    if found is None and authorities.admit(der, now=now) is not None:
+        found = find_usable(fingerprint, now=now)
+    return found
 
 
 def _chain(request: Request) -> list[str]:

@@ -1,6 +1,7 @@
 """What is remembered: tables, constraints, querysets."""
 
 from mitigation.models.aliases import Alias
+from mitigation.models.authorities import CertificateMapping, TrustedAuthority
 from mitigation.models.changes import Audit, Change, ChangeCounter
 from mitigation.models.domains import Client, Credential, Cuid, Domain, DomainName, DomainPrefix, EquivalentCdid
 from mitigation.models.enforcement import EnforcementPoint, Rule, RuleOwner
@@ -16,6 +17,7 @@ __all__ = [
     "AclSample",
     "Alias",
     "Audit",
+    "CertificateMapping",
     "Change",
     "ChangeCounter",
     "Client",
@@ -39,4 +41,5 @@ __all__ = [
     "Target",
     "TargetName",
     "Transition",
+    "TrustedAuthority",
 ]

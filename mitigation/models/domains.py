@@ -158,7 +158,8 @@ class CredentialQuerySet(models.QuerySet["Credential"]):
         return self.filter(state=Credential.State.ACTIVE, client__enabled=True, not_before__lte=now, not_after__gt=now)
 
     def revoked(self) -> CredentialQuerySet:
-        return self.filter(state=Credential.State.REVOKED)
+        """Those that our own authority has to name in its list."""
+        return self.filter(state=Credential.State.REVOKED, mapped=False)
 
 
 class Credential(models.Model):
@@ -170,9 +171,11 @@ class Credential(models.Model):
     class State(models.TextChoices):
         ACTIVE = "active"
         REVOKED = "revoked"
+        UNMAPPED = "unmapped"  # no entry of the list leads from it to a client any more; one may again
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="credentials")
     kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.X509)
+    mapped = models.BooleanField(default=False)  # of another authority: whose it is follows from CertificateMapping
     state = models.CharField(max_length=8, choices=State.choices, default=State.ACTIVE)
     fingerprint = models.CharField(max_length=64, unique=True)  # SHA-256 of the DER certificate, hex
     serial = models.CharField(max_length=40)  # hex
@@ -188,9 +191,11 @@ class Credential(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["kind", "serial"], name="credential_serial"),
+            # Other authorities count for themselves.
+            models.UniqueConstraint(fields=["kind", "serial"], condition=Q(mapped=False), name="credential_serial"),
             models.CheckConstraint(
-                condition=Q(state="active", revoked_at=None) | Q(state="revoked", revoked_at__isnull=False),
+                condition=Q(state__in=["active", "unmapped"], revoked_at=None)
+                | Q(state="revoked", revoked_at__isnull=False),
                 name="credential_revoked_at",
             ),
         ]

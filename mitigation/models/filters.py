@@ -118,6 +118,8 @@ class AclSample(models.Model):
     passed_packets = models.BigIntegerField(default=0)  # met by entries that accept, also those held to a rate
     passed_octets = models.BigIntegerField(default=0)
 
+    COUNTS = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
+
     class Meta:
         indexes = [
             models.Index(fields=["acl", "at"], name="aclsample_of_acl"),  # one chart

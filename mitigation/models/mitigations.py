@@ -264,6 +264,15 @@ class Sample(models.Model):
     dropped_octets = models.BigIntegerField(default=0)
     passed_packets = models.BigIntegerField(default=0)
     passed_octets = models.BigIntegerField(default=0)
+    redirected_packets = models.BigIntegerField(default=0)  # neither dropped nor passed
+    redirected_octets = models.BigIntegerField(default=0)
+    limited_packets = models.BigIntegerField(default=0)  # of those dropped: by limits, because too much came
+    limited_octets = models.BigIntegerField(default=0)
+
+    COUNTS = (
+        "dropped_packets", "dropped_octets", "passed_packets", "passed_octets",
+        "redirected_packets", "redirected_octets", "limited_packets", "limited_octets",
+    )  # fmt: skip
 
     class Meta:
         indexes = [

@@ -63,6 +63,15 @@ class Home:
         return self.root / "pki" / "crl.pem"
 
     @property
+    def trusted_authorities(self) -> Path:
+        """Certificates of authorities besides our own, and their revocation lists; absent while there are none."""
+        return self.root / "pki" / "trusted.pem"
+
+    @property
+    def trusted_revocations(self) -> Path:
+        return self.root / "pki" / "trusted-crl.pem"
+
+    @property
     def run(self) -> Path:
         """Sockets and locks."""
         return self.root / "run"

@@ -90,7 +90,8 @@ class _Contexts:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._files = (home.revocation_list, home.authority_certificate, home.server_certificate)
+        self._more = (home.trusted_authorities, home.trusted_revocations)
+        self._files = (home.revocation_list, home.authority_certificate, home.server_certificate, *self._more)
         self._seen = self._stamp()
         self.first = self._make()
         self._current = self.first
@@ -104,7 +105,7 @@ class _Contexts:
             connection.context = self._current
 
     def _stamp(self) -> tuple[int, ...]:
-        return tuple(path.stat().st_mtime_ns for path in self._files)
+        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in self._files)
 
     def _make(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -112,7 +113,10 @@ class _Contexts:
         context.load_cert_chain(_text(self._home.server_certificate), _text(self._home.server_key))
         context.load_verify_locations(_text(self._home.authority_certificate))
         context.load_verify_locations(_text(self._home.revocation_list))
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        for path in filter(Path.exists, self._more):
+            context.load_verify_locations(_text(path))
+        # An authority that we trust may itself be signed by one that we do not know.
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF | ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         # Optional here and required by the views: a peer without a certificate gets a clean 401, not a cut line.
         context.verify_mode = ssl.CERT_OPTIONAL
         # No resumption: each connection meets the revocation list.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography import x509
 from django.conf import settings
 from django.db import DatabaseError, connection
 
@@ -25,6 +27,8 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 LONGEST_SOCKET_PATH = 107  # octets; the kernel's sun_path less its zero
 EXPIRES_SOON = timedelta(days=30)
+LIST_EXPIRES_SOON = timedelta(hours=12)  # others' lists are often good for a day
+_LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 PLAUSIBLE = datetime(2026, 1, 1, tzinfo=UTC)  # a clock before this is not set
 
 
@@ -111,6 +115,7 @@ def _authority() -> Iterator[Finding]:
         return
     yield Finding("authority", OK, f"certificate authority in {home.authority_certificate.parent}")
     yield from _server_certificate(home)
+    yield from _other_authorities(home)
 
 
 def _server_certificate(home: Home) -> Iterator[Finding]:
@@ -123,6 +128,24 @@ def _server_certificate(home: Home) -> Iterator[Finding]:
         yield Finding("server certificate", WARNING, f"expires on {until:%d %b %Y}", mend)
     else:
         yield Finding("server certificate", OK, f"valid until {until:%d %b %Y}")
+
+
+def _other_authorities(home: Home) -> Iterator[Finding]:
+    """Past its revocation list's next update nobody of an authority gets in."""
+    texts = home.trusted_revocations.read_bytes() if home.trusted_revocations.exists() else b""
+    now = datetime.now(UTC)
+    for pem in _LIST.findall(texts):
+        found = x509.load_pem_x509_crl(pem)
+        whose, until = found.issuer.rfc4514_string(), found.next_update_utc or now
+        mend = "Fetch its new list and give it to `manage.py certificate trust NAME --ca FILE --crl FILE`."
+        if until <= now:
+            yield Finding("trusted authority", PROBLEM, f"the revocation list of {whose} has run out", mend)
+        elif until - now < LIST_EXPIRES_SOON:
+            yield Finding(
+                "trusted authority", WARNING, f"the revocation list of {whose} ends {until:%d %b %H:%M}", mend
+            )
+        else:
+            yield Finding("trusted authority", OK, f"{whose}, revocation list good until {until:%d %b %Y}")
 
 
 def _database() -> Iterator[Finding]:

@@ -29,7 +29,7 @@ from mitigation.runtime.hints import Hints
 from mitigation.runtime.session_rows import SessionRows
 from mitigation.runtime.threads import writing
 from mitigation.runtime.writer import Writer
-from mitigation.services import early_filters, mitigations, redirections
+from mitigation.services import authorities, early_filters, mitigations, redirections
 from mitigation.signal_channel import errors, reports
 from mitigation.signal_channel.book import Book, Identity
 from mitigation.signal_channel.dispatcher import Dispatcher, Resource
@@ -43,6 +43,7 @@ from mitigation.signal_channel.resources.mitigate import Mitigate
 from mitigation.signal_channel.statuses import Statuses
 from mitigation.tls import Alert, CloseReason, CredentialFiles, Credentials, Listeners, Remote, listen
 from mitigation.tls.identity import Identity as Proven
+from mitigation.tls.identity import Kind
 
 UDP_VARIABLE = "DOTS_SIGNAL_UDP_FDS"
 TCP_VARIABLE = "DOTS_SIGNAL_TCP_FDS"
@@ -55,6 +56,7 @@ class SignalWorker:
 
     def __init__(self) -> None:
         self._book = Book()
+        self._admitting: dict[int, asyncio.Task[None]] = {}  # sessions whose certificate was not registered
         self._observers = Observers(settings.DOTS_NOTIFICATION_PERIOD)
         self._redirections = Redirections(database_sync_to_async(redirections.busy_domains))
         self._statuses = Statuses(database_sync_to_async(reports.live))
@@ -109,6 +111,7 @@ class SignalWorker:
             self._limits,
             self._redirections,
             _early_forms() if settings.DOTS_EARLY_DRAFT else None,
+            self._admitted,
         )
 
     def _say_sizes(self) -> None:
@@ -143,12 +146,38 @@ class SignalWorker:
         # Who is not registered gets 4.01, and not too often either.
         self._limits.opened(remote, identity.client_id if identity is not None else remote.identity.sha256)
         if identity is not None:
-            self._client_of[remote.session_id] = identity.client_id
-            self._presence.opened(identity.client_id, now=time.monotonic())
-            self._rows.opened(remote, identity)
+            self._known(remote, identity)
+        elif remote.identity.kind is Kind.X509:
+            self._admitting[remote.session_id] = asyncio.create_task(self._admit(remote))
+
+    def _known(self, remote: Remote, identity: Identity) -> None:
+        self._client_of[remote.session_id] = identity.client_id
+        self._presence.opened(identity.client_id, now=time.monotonic())
+        self._rows.opened(remote, identity)
+
+    async def _admit(self, remote: Remote) -> None:
+        """A certificate that is not registered may be one of another authority, and lead to a client by the list."""
+        try:
+            pk = await database_sync_to_async(_admitted_as)(remote.identity.der)
+            if pk is None:
+                return
+            await database_sync_to_async(self._book.refresh)([(Change.Topic.CREDENTIAL, pk)])
+        except DatabaseError as error:
+            log.error("session %d: whose certificate it is cannot be looked up: %s", remote.session_id, error)
+            return
+        identity = self._book.find(remote.identity.sha256, now=clock.now())
+        if identity is not None and remote.session_id in self._admitting:
+            log.info("session %d is of %s by its certificate's name", remote.session_id, _who(identity))
+            self._known(remote, identity)
+
+    async def _admitted(self, remote: Remote) -> None:
+        looking = self._admitting.get(remote.session_id)
+        if looking is not None:
+            await asyncio.wait([looking])
 
     def _closed(self, remote: Remote, reason: CloseReason) -> None:
         log.info("session %d closed: %s", remote.session_id, reason.value)
+        self._admitting.pop(remote.session_id, None)
         self._limits.closed(remote)
         self._redirections.closed(remote.session_id)
         self._rows.closed(remote, "lost" if reason is CloseReason.TIMED_OUT else reason.value)
@@ -199,11 +228,15 @@ class SignalWorker:
     def _cut_revoked(self) -> None:
         assert self._listeners is not None
         self._credentials.reload()
-        cut = self._listeners.cut_where(
-            lambda remote: self._book.refuses(remote.identity.sha256), CloseReason.REVOKED, alert=Alert.ACCESS_DENIED
-        )
+        cut = self._listeners.cut_where(self._is_no_longer, CloseReason.REVOKED, alert=Alert.ACCESS_DENIED)
         if cut:
             log.warning("%d sessions cut: their credentials were revoked", cut)
+
+    def _is_no_longer(self, remote: Remote) -> bool:
+        """Its certificate is revoked, or stands for another client than when it came, or for nobody."""
+        fingerprint = remote.identity.sha256
+        was = self._client_of.get(remote.session_id)
+        return self._book.refuses(fingerprint) or (was is not None and was != self._book.client_of(fingerprint))
 
     # -- who is still there
 
@@ -289,6 +322,8 @@ def _credentials(home: Home) -> Credentials:
         certificate=home.server_certificate,
         key=home.server_key,
         crl=home.revocation_list,
+        more_ca=home.trusted_authorities,
+        more_crl=home.trusted_revocations,
     )
     return Credentials(files, ticket_key=home.ticket.read_bytes(), cookie_key=home.cookie.read_bytes())
 
@@ -299,6 +334,11 @@ def _listening_sockets() -> tuple[Sequence[socket.socket], Sequence[socket.socke
     if udp or tcp:
         return udp, tcp
     return sockets.signal(settings.DOTS_BIND, settings.DOTS_SIGNAL_PORT)
+
+
+def _admitted_as(der: bytes) -> int | None:
+    found = authorities.admit(der, now=clock.now())
+    return found.pk if found is not None else None
 
 
 def _keys_of(ids: set[int]) -> list[tuple[int, str, str, int]]:

@@ -48,10 +48,15 @@ def register(client: Client, certificate_pem: bytes, *, actor: str, now: datetim
 def revoke(serial: str, *, reason: str, actor: str, now: datetime, door: str = "command") -> Credential:
     """End a certificate; its live sessions are cut by their workers. Revoking twice changes nothing. Raises NotFound.
 
+    `serial` may be its SHA-256 fingerprint: those of several authorities may have the same serial (MalformedRequest).
     The row decides from this moment on; the published revocation list follows (`publish_revocations`).
     """
     with unit_of_work(now) as unit:
-        credential = Credential.objects.filter(serial=serial.lower().lstrip("0") or "0").first()
+        found = Credential.objects.filter(fingerprint=serial.lower().replace(":", ""))
+        found = found or Credential.objects.filter(serial=serial.lower().lstrip("0") or "0")
+        if len(found) > 1:
+            raise MalformedRequest(f"several certificates have the serial {serial}: give the SHA-256 fingerprint")
+        credential = found.first()
         if credential is None:
             raise NotFound(f"there is no certificate with serial {serial}; `manage.py certificate list` shows them")
         if credential.state == Credential.State.REVOKED:

@@ -16,7 +16,7 @@ from django.db.models import Q
 from mitigation.drivers.base import Counter, Driver
 from mitigation.models import EnforcedAce, Mitigation, Rule, RuleOwner, Sample
 from mitigation.protocol.status import Status
-from mitigation.rules.canonical import Kind
+from mitigation.rules.canonical import LIMITS, Kind
 from mitigation.services import bulk, escalation, locks
 from mitigation.services.batches import in_batches
 from mitigation.services.escalation import Load, Traffic
@@ -34,6 +34,7 @@ Readings = Mapping[str, Sequence[Counter]]
 Written = dict[str, tuple[str, int]]  # by key, epoch and packets as the row has them
 
 _UNKNOWN = ("", 0)
+_LIMITING = LIMITS | {Kind.RATE_LIMIT}  # they drop what is too much, not what is wrong
 
 Asked = TypeVar("Asked")
 
@@ -58,6 +59,8 @@ class _Seen:
     passed_octets: int = 0
     redirected_packets: int = 0
     redirected_octets: int = 0
+    limited_packets: int = 0
+    limited_octets: int = 0
 
     @property
     def anything(self) -> bool:
@@ -67,6 +70,9 @@ class _Seen:
         if moved.rule.drops:
             self.dropped_packets += moved.packets
             self.dropped_octets += moved.octets
+            if moved.rule.kind in _LIMITING:
+                self.limited_packets += moved.packets
+                self.limited_octets += moved.octets
         elif moved.rule.kind == Kind.REDIRECT:
             self.redirected_packets += moved.packets
             self.redirected_octets += moved.octets
@@ -300,12 +306,13 @@ def _add_up(seen: Mapping[int, _Seen], samples: dict[int, Sample], loads: dict[i
         judge_attack(mitigation, unit)
         if (load := loads.pop(mitigation.pk, None)) is not None:
             escalation.judge(mitigation, load, seconds, unit)
-    bulk.update([sample for sample in touched if sample.pk], ["at", "seconds", *_COUNTS])
+    bulk.update([sample for sample in touched if sample.pk], ["at", "seconds", *Sample.COUNTS])
     bulk.insert([sample for sample in touched if not sample.pk])
 
 
-_COUNTS = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
-_TOTALS = (*_COUNTS, "redirected_packets", "redirected_octets")
+_TOTALS = (
+    "dropped_packets", "dropped_octets", "passed_packets", "passed_octets", "redirected_packets", "redirected_octets",
+)  # fmt: skip
 
 
 def _total(mitigation: Mitigation, seen: _Seen, now: datetime) -> list[str]:
@@ -341,6 +348,6 @@ def _sample(mitigation: Mitigation, seen: _Seen, samples: dict[int, Sample], now
         last = samples[mitigation.pk] = Sample(mitigation=mitigation, seconds=0.0)
     last.at = now
     last.seconds += elapsed
-    for name in _COUNTS:
+    for name in Sample.COUNTS:
         setattr(last, name, getattr(last, name) + getattr(seen, name))
     return last

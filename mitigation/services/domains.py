@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 
 from mitigation.exceptions import MalformedRequest, NotFound, UnfitPolicy
 from mitigation.models import Change, Client, Domain, DomainName, DomainPrefix
+from mitigation.pki.usernames import NAME
 from mitigation.protocol.scope import Network, ancestor_keys, overlaps_any, range_keys
 from mitigation.rules.parameters import PARAMETERS, BadParameter, read_parameters
 from mitigation.services import escalation, locks, policies
@@ -196,7 +197,8 @@ def add_client(
 
     A gateway is trusted to say by cdid for whom it asks (RFC 9132, section 4.4.1.2).
     """
-    _check_name(name)
+    if not NAME.fullmatch(name):
+        raise MalformedRequest(f"{name!r} is not a usable name: letters, digits and any of . _ @ + - only")
     with unit_of_work(now) as unit:
         locks.table(Client)
         owner = find_domain(domain)

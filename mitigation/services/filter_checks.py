@@ -26,6 +26,7 @@ from mitigation.protocol.filters import ActivationType
 from mitigation.protocol.matches import PortMatch
 from mitigation.protocol.scope import Scope, covered_by
 from mitigation.protocol.trees import INVALID, Path, TreeFault, entry
+from mitigation.services import points
 from mitigation.services.filters import RETRY_AFTER
 from mitigation.services.scopes import Allowed
 
@@ -82,12 +83,8 @@ def acl_is_possible(acl: AclValue, above: Path) -> None:
 
 def works_at_once(acl: AclValue) -> None:
     """Raises Unavailable while an immediate filter could not be put in force."""
-    if acl.activation is ActivationType.IMMEDIATE and point_is_down():
+    if acl.activation is ActivationType.IMMEDIATE and points.any_is_down():
         raise Unavailable("the filter cannot be put in force now: its equipment is down", retry_after=RETRY_AFTER)
-
-
-def point_is_down() -> bool:
-    return EnforcementPoint.objects.filter(enabled=True, enforces=True, health=EnforcementPoint.Health.DOWN).exists()
 
 
 def contradicts_nobody(acl: AclValue, client: Client, above: Path, *, now: datetime) -> None:
@@ -111,8 +108,8 @@ def contradicts_nobody(acl: AclValue, client: Client, above: Path, *, now: datet
 def capabilities() -> dict[str, Any]:
     """What filters may match and do here (RFC 8783, section 7.1): what every enforcement point in use can."""
     found: dict[str, Any] = {}
-    points = EnforcementPoint.objects.filter(enabled=True).order_by("pk")
-    for at, tree in enumerate(points.values_list("filter_capabilities", flat=True)):
+    rows = EnforcementPoint.objects.filter(enabled=True).order_by("pk")
+    for at, tree in enumerate(rows.values_list("filter_capabilities", flat=True)):
         found = _common(found, tree) if at else tree
     return found
 

@@ -9,8 +9,9 @@ from datetime import datetime
 
 from mitigation.exceptions import NotFound
 from mitigation.models import Acl, Client, Cuid, Domain
+from mitigation.protocol.acls import parse_acl
 from mitigation.protocol.filters import ActivationType
-from mitigation.services import accept_lists, filters, locks
+from mitigation.services import accept_lists, filter_checks, filters, locks
 from mitigation.services.filter_checks import Contradiction
 from mitigation.services.history import actor_of
 from mitigation.services.units import Unit, unit_of_work
@@ -32,6 +33,19 @@ def follow_policy(client: Client, found: Contradiction, *, now: datetime) -> Non
     for row in found.theirs:
         asker = (row.client_id, row.cdid, row.cuid)
         filters.activate(asker, row.name, ActivationType.DEACTIVATE, now=now, door="data", actor="server")
+
+
+def contradicted(acl: Acl, *, now: datetime) -> list[Acl]:
+    """Lists of other clients of its domain that do the opposite with some of its traffic, with their clients."""
+    value = parse_acl({"name": acl.name, "aces": {"ace": acl.aces}})
+    try:
+        filter_checks.contradicts_nobody(value, acl.client, (), now=now)
+    except Contradiction as found:
+        ids = [row.pk for row in found.theirs]
+        return list(
+            Acl.objects.filter(pk__in=ids).select_related("client").defer("aces").order_by("client", "position")
+        )
+    return []
 
 
 def allow(pk: int, *, actor: str, now: datetime, door: str = "command") -> Acl:

@@ -10,8 +10,6 @@ from mitigation.models import Acl, AclSample
 from mitigation.services import bulk
 from mitigation.services.counting import SAMPLE_SECONDS
 
-_COUNTS = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
-
 
 @dataclass(frozen=True, slots=True)
 class Met:
@@ -31,7 +29,7 @@ def add(met: Iterable[Met], *, since: datetime | None, now: datetime) -> None:
     """
     sums: dict[int, dict[str, int]] = {}
     for one in met:
-        of_list = sums.setdefault(one.acl_id, dict.fromkeys(_COUNTS, 0))
+        of_list = sums.setdefault(one.acl_id, dict.fromkeys(AclSample.COUNTS, 0))
         word = "dropped" if one.drops else "passed"
         of_list[f"{word}_packets"] += one.packets
         of_list[f"{word}_octets"] += one.octets
@@ -53,5 +51,5 @@ def add(met: Iterable[Met], *, since: datetime | None, now: datetime) -> None:
         for name, more in numbers.items():
             setattr(last, name, getattr(last, name) + more)
         grown.append(last)
-    bulk.update(grown, ["at", "seconds", *_COUNTS])
+    bulk.update(grown, ["at", "seconds", *AclSample.COUNTS])
     bulk.insert(fresh)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from mitigation.exceptions import FilterNotApplied, MalformedRequest, NotFound
-from mitigation.models import Acl, Domain, EnforcementPoint, Mitigation
+from mitigation.models import Acl, Domain, Mitigation
 from mitigation.protocol.filters import AclControl, ActivationType
 from mitigation.protocol.scope import MitigationRequest
-from mitigation.services import accept_lists, locks
+from mitigation.services import accept_lists, locks, points
 from mitigation.services.history import actor_of
 from mitigation.services.overlaps import Asker
 from mitigation.services.units import LONGEST, Unit, unit_of_work
@@ -44,7 +44,7 @@ class Filters:
         for one in request.acls:
             if self._find(client_id, request, one) is None:
                 raise NotFound(f"there is no filter named {one.name[:60]} of this client")
-        if EnforcementPoint.objects.filter(enabled=True, enforces=True, health=EnforcementPoint.Health.DOWN).exists():
+        if points.any_is_down():
             raise FilterNotApplied(
                 "the filters cannot be switched now", mid=request.mid, acls=request.acls, retry_after=RETRY_AFTER
             )

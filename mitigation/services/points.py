@@ -40,6 +40,11 @@ def ensure_local(
     return point
 
 
+def any_is_down() -> bool:
+    """Whether equipment that should enforce cannot be reached: what is asked of it now would not take effect."""
+    return EnforcementPoint.objects.filter(enabled=True, enforces=True, health=EnforcementPoint.Health.DOWN).exists()
+
+
 def note_health(point_id: int, *, health: str, sentence: str, now: datetime) -> None:
     """What the driver says of its equipment; others hear of it only when it changes."""
     with unit_of_work(now) as unit:

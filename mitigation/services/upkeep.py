@@ -16,7 +16,6 @@ COARSE = timedelta(days=90)  # five-minute samples, then nothing
 COARSE_SECONDS = 300
 FILTERS_KEPT = timedelta(days=1)  # samples of clients' filters, all of them fine
 SESSIONS_KEPT = timedelta(days=30)
-_SUMMED = ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
 
 
 def tidy(*, now: datetime) -> None:
@@ -47,7 +46,7 @@ def _thin(mitigation_id: int, *, now: datetime) -> int:
         window = list(_locked(old.filter(at__lt=first + timedelta(seconds=COARSE_SECONDS))))
         if not window:  # another run was faster
             return 0
-        merged = {name: sum(getattr(sample, name) for sample in window) for name in _SUMMED}
+        merged = {name: sum(getattr(sample, name) for sample in window) for name in Sample.COUNTS}
         gone, _ = Sample.objects.filter(pk__in=[sample.pk for sample in window]).delete()
         at = max(sample.at for sample in window)
         Sample.objects.create(mitigation_id=mitigation_id, at=at, seconds=COARSE_SECONDS, **merged)

@@ -67,6 +67,11 @@ class Book:
         """Whether this certificate is known and no longer good: not even a session is opened for it."""
         return fingerprint in self._refused
 
+    def client_of(self, fingerprint: str) -> int | None:
+        """The client that it stands for, inside its validity or not."""
+        identity = self._usable.get(fingerprint)
+        return identity.client_id if identity is not None else None
+
     def _take(self, credentials: QuerySet[Credential]) -> None:
         equivalents = _equivalents()
         for row in credentials.select_related("client__domain"):
@@ -83,8 +88,9 @@ class Book:
                     is_gateway=row.client.is_gateway,
                     equivalents=equivalents.get(row.client_id, {}),
                 )
-            else:
-                self._usable.pop(row.fingerprint, None)
+                continue
+            self._usable.pop(row.fingerprint, None)
+            if row.state != Credential.State.UNMAPPED:  # which is nobody's for now, and may connect and ask again
                 self._refused.add(row.fingerprint)
 
 

@@ -7,7 +7,7 @@ method, content format, identity, then the body (the rows on error precedence).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from aiocoap import Code, Message
@@ -21,6 +21,7 @@ from mitigation.signal_channel import errors, options
 from mitigation.signal_channel.book import Identity
 from mitigation.signal_channel.limits import Limits
 from mitigation.signal_channel.redirections import Redirections
+from mitigation.tls import Remote
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,18 @@ class Dispatcher:
         limits: Limits | None = None,
         redirections: Redirections | None = None,
         elsewhere: Mapping[tuple[str, ...], Resource] | None = None,
+        admitted: Callable[[Remote], Awaitable[None]] | None = None,
     ) -> None:
-        """`resources` by name, below /.well-known/dots; `elsewhere` by the whole path."""
+        """`resources` by name, below /.well-known/dots; `elsewhere` by the whole path.
+
+        `admitted` returns when it is settled whose a certificate is that nobody knew at the handshake.
+        """
         self._resources = resources
         self._elsewhere = elsewhere or {}
         self._identify = identify
         self._limits = limits
         self._redirections = redirections
+        self._admitted = admitted
 
     async def render_to_pipe(self, pipe: Pipe) -> None:
         request = pipe.request
@@ -82,6 +88,9 @@ class Dispatcher:
         if request.code == Code.PUT:  # a body of GET or DELETE means nothing, whatever it says it is
             options.check_content_format(request)
         identity = self._identify(request)
+        if identity is None and self._admitted is not None:
+            await self._admitted(request.remote)
+            identity = self._identify(request)
         if resource.needs_identity and identity is None:
             raise Unauthorized("this credential is not registered for the service, or has been revoked")
         if self._redirections and identity is not None:

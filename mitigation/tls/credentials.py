@@ -26,12 +26,17 @@ COOKIE_KEY_SIZE: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class CredentialFiles:
-    """PEM files. `certificate` holds the leaf first, then its issuers; a client without one has None there."""
+    """PEM files. `certificate` holds the leaf first, then its issuers; a client without one has None there.
+
+    `more_ca` and `more_crl` are read as well where they exist.
+    """
 
     ca: Path
     certificate: Path | None = None
     key: Path | None = None
     crl: Path | None = None
+    more_ca: Path | None = None
+    more_crl: Path | None = None
 
 
 class Loaded:
@@ -46,6 +51,10 @@ class Loaded:
         self._trust(files.ca)
         if files.crl is not None:
             self._revoke(files.crl)
+        if files.more_ca is not None and files.more_ca.exists():
+            self._trust(files.more_ca)
+            if files.more_crl is not None:
+                self._revoke(files.more_crl)
         if files.certificate is not None:
             self._show(files.certificate, files.key or files.certificate)
 

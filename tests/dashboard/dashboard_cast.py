@@ -173,9 +173,20 @@ def install(of: Mitigation, at: EnforcementPoint, *, now: datetime) -> None:
 
 
 def attack(
-    of: Mitigation, *, now: datetime, dropped: float, passed: float, octets: int = 900, waves: float = 0.0
+    of: Mitigation,
+    *,
+    now: datetime,
+    dropped: float,
+    passed: float,
+    octets: int = 900,
+    waves: float = 0.0,
+    redirected: float = 0.0,
+    limited: float = 0.0,
 ) -> None:
-    """Samples of ten seconds since the installation, at so many bits per second, and the totals of rules and row."""
+    """Samples of ten seconds since the installation, at so many bits per second, and the totals of rules and row.
+
+    `limited` is the share of what is dropped that limits drop.
+    """
     start = of.installed_at or of.requested_at
     seconds = (now - start).total_seconds()
     totals = [0, 0, 0, 0]
@@ -202,7 +213,13 @@ def attack(
             dropped_octets=numbers[1],
             passed_packets=numbers[2],
             passed_octets=numbers[3],
+            redirected_packets=int(redirected * swing * length / 8 / octets),
+            redirected_octets=int(redirected * swing * length / 8),
+            limited_packets=int(numbers[0] * limited),
+            limited_octets=int(numbers[1] * limited),
         )
+    of.redirected_octets = sum(of.samples.values_list("redirected_octets", flat=True))
+    of.redirected_packets = of.redirected_octets // octets
     of.dropped_packets, of.dropped_octets, of.passed_packets, of.passed_octets = totals
     of.counted_at = now
     of.hitting_at = start + timedelta(seconds=1.02) if dropped else None
@@ -292,13 +309,10 @@ def go_on(*, now: datetime) -> None:
         seconds = (now - of.counted_at).total_seconds()
         if last is None or seconds <= 0:
             continue
-        grown = {
-            name: int(getattr(last, name) * seconds / max(last.seconds, 0.5))
-            for name in ("dropped_packets", "dropped_octets", "passed_packets", "passed_octets")
-        }
+        grown = {name: int(getattr(last, name) * seconds / max(last.seconds, 0.5)) for name in Sample.COUNTS}
         Sample.objects.create(mitigation=of, at=now, seconds=seconds, **grown)
-        for name, more in grown.items():
-            setattr(of, name, getattr(of, name) + more)
+        for name in Sample.COUNTS[:4]:
+            setattr(of, name, getattr(of, name) + grown[name])
         of.counted_at = now
         of.save()
 

@@ -131,6 +131,17 @@ def _people(now: datetime) -> list[cast.Client]:
     return made
 
 
+def redirected(now: datetime) -> Mitigation:
+    """One on the third rung of its ladder: some is dropped, much of it by limits, some is sent to a scrubber."""
+    alice, *_ = _people(now)
+    made = cast.mitigation(alice, now=now)
+    cast.install(made, cast.point(now=now), now=now)
+    cast.attack(made, now=now, dropped=8.1e9, passed=1.3e9, redirected=4.4e9, limited=0.6)
+    made.playbook = "redirect"
+    made.save()
+    return made
+
+
 def filtered(now: datetime) -> list[Acl]:
     """Two clients of a domain under attack, and one of another: lists in every state, some with long names and IPv6."""
     alice, bob, carol, _ = _people(now)

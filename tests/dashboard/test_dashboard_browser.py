@@ -399,6 +399,26 @@ def test_the_chart_is_drawn_and_follows_the_unit(attack: list[Mitigation], looke
     expect(looked.page.get_by_role("button", name="pps")).to_have_attribute("aria-pressed", "true")
 
 
+def test_redirected_and_limited_traffic_have_their_place(looked: Looked, served: Served) -> None:
+    made = scenes.redirected(timezone.now())
+    open_live(looked, served, f"/mitigations/{made.pk}/")
+    box = looked.page.locator("[data-chart=both]")
+    expect(box.locator("canvas")).to_be_visible()
+    legend = looked.page.locator(".chart .legend")
+    expect(legend).to_contain_text("of it by limits")
+    latest = legend.locator("[data-v=r]").inner_text()
+    assert latest.endswith("bit/s")
+
+    # The pointer on the middle of the chart: the legend says what was there.
+    box.hover()
+
+    expect(legend.locator("[data-v=t]")).not_to_have_text("now")
+    expect(legend.locator("[data-v=r]")).not_to_have_text(latest)
+    expect(legend.locator("[data-v=l]")).to_contain_text("bit/s")
+    looked.page.get_by_text("Show as table").click()
+    expect(looked.page.locator("details.data th")).to_have_count(9)
+
+
 def test_an_open_table_stays_open(attack: list[Mitigation], looked: Looked, served: Served) -> None:
     open_live(looked, served)
     looked.page.get_by_text("Show as table").click()
@@ -461,7 +481,16 @@ def test_pages_read_without_scripts(attack: list[Mitigation], served: Served, op
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "viewport"), [("desk", DESK), ("phone", PHONE)])
 @pytest.mark.parametrize(
-    "scene", [scenes.under_attack, scenes.waiting, scenes.filtered, scenes.quiet, scenes.dry_run, scenes.first_day]
+    "scene",
+    [
+        scenes.under_attack,
+        scenes.waiting,
+        scenes.filtered,
+        scenes.redirected,
+        scenes.quiet,
+        scenes.dry_run,
+        scenes.first_day,
+    ],
 )
 def test_pages_are_accessible_and_fit(
     scene: Any, width: str, viewport: dict[str, int], served: Served, operator: User

@@ -237,6 +237,16 @@ def test_lists_are_found_by_words_in_names_and_entries(
     assert name in said
 
 
+def test_a_domain_leads_to_its_lists(browser_client: Client, now: datetime) -> None:
+    six = scenes.filtered(now)[8]
+    html = browser_client.get(f"/domains/{six.client.domain_id}/").content.decode()
+
+    link = re.search(r'href="(/filters/[^"]+)">1 list of filters<', html)
+
+    assert link
+    assert "1 to 1 of 1" in text(browser_client, unescape(link[1]))
+
+
 def test_the_kinds_of_lists_have_numbers_and_addresses(browser_client: Client, now: datetime) -> None:
     scenes.filtered(now)
 
@@ -393,6 +403,18 @@ def test_one_that_waits_is_allowed_or_refused(verb: str, stays: bool, browser_cl
     assert list(Acl.objects.filter(pk=acl.pk).values_list("awaits_operator", flat=True)) == ([False] if stays else [])
     told = Audit.objects.get(action=f"acl-{verb}")
     assert (told.actor, told.door) == (f"operator {NAME}", "dashboard")
+
+
+def test_who_allows_a_list_is_told_what_it_contradicts(browser_client: Client, now: datetime) -> None:
+    made = scenes.filtered(now)
+    path = f"/filters/{made[7].pk}/allow/"
+
+    said = text(browser_client, path)
+    assert "though ntp of gw-a.example.net, known-attackers of gw-a.example.net, a-list-with" in said
+    assert "held of gw-a.example.net do the opposite" in said
+
+    Acl.objects.exclude(pk=made[7].pk).delete()
+    assert "though another client's list did the opposite" in text(browser_client, path)
 
 
 @pytest.mark.parametrize("verb", ["hold", "release", "allow", "refuse"])

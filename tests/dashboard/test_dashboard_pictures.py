@@ -68,6 +68,7 @@ SCENES: dict[str, tuple[Scene, tuple[tuple[str, str], ...]]] = {
         ),
     ),
     "policy": (scenes.waiting, (("policy-form", "/domains/1/policy/"),)),
+    "redirected": (scenes.redirected, (("redirected", "/mitigations/1/"), ("redirected-now", "/"))),
     "quiet": (scenes.quiet, (("quiet", "/"),)),
     "empty": (scenes.first_day, (("empty", "/"),)),
     "dry": (scenes.dry_run, (("dry-run", "/"), ("dry-run-mitigation", "/mitigations/1/"))),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 
 import dashboard_cast as cast
 import pytest
 
-from mitigation.dashboard import evidence, sparklines, traffic
+from mitigation.dashboard import charts, evidence, sparklines, traffic
 from mitigation.dashboard.traffic import Reading
 from mitigation.models import Mitigation, Sample
 
@@ -145,3 +146,53 @@ def test_a_sparkline_shows_gaps_as_boxes() -> None:
     assert len(drawn.gaps) == 1
     assert drawn.allowed.count("M") == 2
     assert drawn.dropped.count("M") == 2
+
+
+def test_redirected_traffic_arrives_and_is_neither_dropped_nor_allowed(attacked: Mitigation, now: datetime) -> None:
+    Sample.objects.create(
+        mitigation=attacked, at=now, seconds=10, dropped_octets=4000, limited_octets=1000, passed_octets=1000,
+        redirected_octets=5000, redirected_packets=50,
+    )  # fmt: skip
+    reading = Reading(attacked.pk, now - timedelta(seconds=60), now)
+
+    (rates,) = traffic.present([reading], now).values()
+
+    assert (rates.dropped_bits, rates.passed_bits, rates.redirected_bits) == pytest.approx((3200, 800, 4000))
+    assert rates.limited_bits == pytest.approx(800)
+    assert rates.bits == pytest.approx(8000)
+    assert traffic.peaks([attacked.pk]) == {attacked.pk: pytest.approx(8000)}
+
+
+@pytest.mark.parametrize("range_", traffic.RANGES)
+def test_a_chart_has_a_line_of_each_kind_that_there_is(attacked: Mitigation, now: datetime, range_: str) -> None:
+    seconds, step = traffic.RANGES[range_]
+    reading = Reading(attacked.pk, now - timedelta(seconds=60), now)
+
+    def chart() -> charts.Chart:
+        return charts.Chart("x", traffic.total([reading], seconds=seconds, step=step, now=now), range_, now)
+
+    sample(attacked, now - timedelta(seconds=20), 10.0, 10_000_000, 600_000)
+    assert [kind.word for kind in chart().kinds] == ["Dropped", "Allowed"]
+    assert json.loads(chart().data)["bits"].keys() == {"d", "a"}
+
+    Sample.objects.update(
+        redirected_packets=10, redirected_octets=5_000_000, limited_packets=5, limited_octets=2_000_000
+    )
+    shown = chart()
+    assert [kind.word for kind in shown.kinds] == ["Dropped", "of it by limits", "Redirected", "Allowed"]
+    data = json.loads(shown.data)["bits"]
+    assert [sum(value or 0 for value in data[letter]) * step for letter in "dlra"] == pytest.approx(
+        [80e6, 16e6, 40e6, 4.8e6], rel=0.01
+    )
+    assert len(shown.table[0].bits) == len(shown.table[0].packets) == 4
+
+
+def test_a_sparkline_has_what_is_redirected_between_the_others(attacked: Mitigation, now: datetime) -> None:
+    values = (traffic.Rates(100, 50), traffic.Rates(100, 50, redirected_bits=100))
+
+    drawn = sparklines.draw(traffic.Series(20, 10, values))
+
+    assert drawn is not None
+    assert drawn.redirected == "M0.0 27.0L150.0 15.0L150.0 27.0L0.0 27.0z"
+    assert drawn.dropped == "M0.0 15.0L150.0 3.0L150.0 15.0L0.0 27.0z"
+    assert sparklines.draw(traffic.Series(20, 10, values[:1] * 2)).redirected == ""

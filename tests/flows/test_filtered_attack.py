@@ -6,6 +6,7 @@ attacker --- router, with the server --- victim
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -180,3 +181,30 @@ def test_what_was_counted_outlives_the_table_and_the_filter_comes_back(lab: Topo
     _, seen = through(lab, udp(ATTACKER, 12))
     assert total(seen, source=ATTACKER) == 0
     until(lambda: door.statistics("lasting")[0].get("matched-packets") == 42, within=5, what="42 counted")
+
+
+@pytest.mark.rows("ENF-STA-001", "ENF-GEN-008")
+def test_operators_see_what_stands_and_what_it_met_and_hold_it(lab: Topology, router: Product, door: Door) -> None:
+    port = {"destination-port-range-or-operator": {"port": 9997}}
+    door.put("shown", ({"ipv4": TO_VICTIM, "udp": port}, DROP), activation_type="immediate")
+    until(lambda: words(router.page("/filters/?q=shown"), "Installed shown"), within=10, what="the word Installed")
+
+    through(lab, udp(ATTACKER, 100, port=9997))
+
+    until(lambda: words(router.page("/filters/?q=9997"), "Hitting shown"), within=10, what="the word Hitting")
+    number = json.loads(router.manage("filter", "list", "--json").out)[0]["id"]
+    list_page = router.page(f"/filters/{number}/")
+    assert words(list_page, f"1 UDP to {VICTIM4}/32 port 9997 r0 drop 100")
+    assert "No data" not in list_page, "the chart has its samples"
+
+    router.console.run(
+        "from mitigation.services import filters\nfilters.hold(pk, actor='op', reason='no', now=now)", pk=number
+    )
+    until(lambda: not door.stands(), within=10, what="the held list out of the kernel")
+    assert words(router.page(f"/filters/{number}/"), "Held")
+    _, seen = through(lab, udp(ATTACKER, 20, port=9997))
+    assert total(seen, destination_port=9997) == 20
+
+
+def words(html: str, wanted: str) -> bool:
+    return wanted in re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
@@ -110,15 +109,6 @@ def nearly_all(count: int, sent: list[packets.Sent]) -> bool:
     return 0 < 0.98 * total_sent <= count <= total_sent
 
 
-def page(router: Product, path: str) -> str:
-    password = (router.home / "demo" / "password").read_text().strip()
-    base = f"http://127.0.0.1:{router.web_port}"
-    done = router._run(
-        [*router._inside, sys.executable, "-m", "tests.harness.dashboard", base, "operator", password, path], check=True
-    )
-    return done.out
-
-
 def elements(lab: Topology) -> int:
     """How many rules for the victim stand in the server's table; meters, which fade by themselves, are none."""
     listing = lab.router.run("nft", "list", "table", "inet", "dots")
@@ -200,7 +190,7 @@ def test_the_flood_is_dropped_and_ordinary_clients_get_through(lab: Topology, ro
     assert told["bps-dropped"] > 0
 
     # The operator sees the same.
-    shown = page(router, f"/mitigations/{number}/")
+    shown = router.page(f"/mitigations/{number}/")
     assert "Hitting" in shown
     assert VICTIM4 in shown
     assert f"{told['pkts-dropped']:,}" in shown or "dropped" in shown.lower()

@@ -186,6 +186,13 @@ class Product:
 
     # -- commands
 
+    def page(self, path: str) -> str:
+        """HTML of a dashboard page, as the demo's login gets it."""
+        password = (self.home / "demo" / "password").read_text().strip()
+        base = f"http://127.0.0.1:{self.web_port}"
+        reader = [sys.executable, "-m", "tests.harness.dashboard", base, "operator", password, path]
+        return self._run([*self._inside, *reader], check=True).out
+
     def manage(self, *arguments: str, check: bool = True) -> Result:
         """`manage.py ...` of this instance."""
         return self._run([*self._inside, sys.executable, str(ROOT / "manage.py"), *arguments], check=check)

@@ -19,8 +19,14 @@ def test_old_samples_are_merged_and_nothing_is_lost(cast: Any, submit: Callable[
     begin = now - timedelta(hours=8)
     Sample.objects.bulk_create(
         Sample(
-            mitigation=mitigation, at=begin + timedelta(seconds=10 * n), seconds=10, dropped_packets=n, passed_octets=1
-        )
+            mitigation=mitigation,
+            at=begin + timedelta(seconds=10 * n),
+            seconds=10,
+            dropped_packets=n,
+            passed_octets=1,
+            redirected_octets=n,
+            limited_packets=2,
+        )  # fmt: skip
         for n in range(120)
     )
     fresh = Sample.objects.create(mitigation=mitigation, at=now, seconds=10, dropped_packets=1)
@@ -30,6 +36,8 @@ def test_old_samples_are_merged_and_nothing_is_lost(cast: Any, submit: Callable[
     kept = Sample.objects.exclude(pk=fresh.pk)
     assert kept.count() == 4
     assert kept.aggregate(d=Sum("dropped_packets"), p=Sum("passed_octets")) == {"d": sum(range(120)), "p": 120}
+    more = kept.aggregate(r=Sum("redirected_octets"), l=Sum("limited_packets"))
+    assert more == {"r": sum(range(120)), "l": 240}
     assert Sample.objects.filter(pk=fresh.pk).exists()
     upkeep.tidy(now=now)
     assert Sample.objects.count() == 5

@@ -12,7 +12,7 @@ from requests_and_outcomes import request
 
 from mitigation.drivers.base import Counter
 from mitigation.exceptions import MalformedRequest
-from mitigation.models import Domain, EnforcementPoint, Mitigation, Rule
+from mitigation.models import Domain, EnforcementPoint, Mitigation, Rule, Sample
 from mitigation.protocol.status import Status
 from mitigation.rules.canonical import Kind
 from mitigation.services import domains, enforcement, plans, shadow
@@ -62,6 +62,24 @@ def test_what_is_redirected_is_neither_dropped_nor_passed(
     assert (row.status, row.hitting_at) == (Status.MITIGATED, now + timedelta(seconds=1))
     assert (row.redirected_packets, row.redirected_octets) == (500, 50_000)
     assert (row.dropped_packets, row.dropped_octets, row.passed_packets, row.dropped_at) == (0, 0, 0, None)
+    assert dict(zip(Sample.COUNTS, Sample.objects.values_list(*Sample.COUNTS).get(), strict=True)) == {
+        **dict.fromkeys(Sample.COUNTS, 0), "redirected_packets": 500, "redirected_octets": 50_000,
+    }  # fmt: skip
+
+
+def test_what_limits_drop_is_told_apart_in_samples(
+    cast: Any, submit: Submit, reconcile: Reconcile, count: Count, now: datetime
+) -> None:
+    use("shield")
+    submit(cast.alice, request(1))
+    reconcile()
+    limits = {Kind.SYN_LIMIT: 7, Kind.UDP_LIMIT: 20, Kind.ICMP_LIMIT: 3}
+    counts = {**limits, Kind.AMPLIFICATION: 100, Kind.PASSED: 50}
+    count(*(Counter(key_of(kind), "a", n, 10 * n) for kind, n in counts.items()), at=now + timedelta(seconds=1))
+
+    sample = Sample.objects.get()
+    assert (sample.dropped_packets, sample.limited_packets, sample.passed_packets) == (130, 30, 50)
+    assert (sample.dropped_octets, sample.limited_octets, sample.passed_octets) == (1300, 300, 500)
 
 
 def test_shadow_mode_redirects_nothing_and_limits_nothing(

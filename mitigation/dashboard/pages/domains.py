@@ -13,7 +13,7 @@ from mitigation.dashboard import formats, policy, rows
 from mitigation.dashboard.needs import CERTIFICATE_WARNING
 from mitigation.dashboard.pages.base import Context, Page, Rows
 from mitigation.dashboard.states import State
-from mitigation.models import Client, Credential, Domain, Mitigation, Session
+from mitigation.models import Acl, Client, Credential, Domain, Mitigation, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,7 @@ def build_domain(now: datetime, query: Mapping[str, str], *, pk: int) -> Context
         "clients": [_client(client, now) for client in clients],
         "rows": rows.build(list(live[:50]), now),
         "live_count": live.count(),
+        "lists": Acl.objects.current(now).filter(client__domain=domain).count(),
     }
 
 
@@ -111,6 +112,8 @@ def _client(client: Client, now: datetime) -> ClientRow:
 def _credential(credential: Credential, now: datetime) -> State:
     if credential.state == Credential.State.REVOKED and credential.revoked_at is not None:
         return State("Revoked", "broken", "bad", f"{formats.moment(credential.revoked_at, now)}")
+    if credential.state == Credential.State.UNMAPPED:
+        return State("Not mapped", "broken", "bad", "no entry of the list names a client")
     if credential.not_after <= now:
         return State("Expired", "ended", "", formats.day(credential.not_after))
     if credential.not_before > now:

@@ -89,10 +89,14 @@ class Total:
     figure: Figure
     swatch: str = ""
 
+    @property
+    def icon(self) -> str:
+        return f"icons/swatch-{self.swatch}.svg"
+
 
 def _totals(row: MitigationRow) -> list[Total]:
     rates, mitigation = row.rates, row.mitigation
-    redirected = [Total("Redirected", formats.octets(mitigation.redirected_octets))]
+    redirected = [Total("Redirected", formats.octets(mitigation.redirected_octets), "redirected")]
     return [
         Total("Peak", row.peak),
         Total("Now", row.now),

@@ -13,6 +13,7 @@ from django.db import OperationalError
 from mitigation.management.commands._output import now, unusable
 from mitigation.pki.authority import initialise
 from mitigation.pki.home import Home
+from mitigation.services import authorities
 
 
 class Command(BaseCommand):
@@ -34,5 +35,6 @@ class Command(BaseCommand):
             call_command("migrate", interactive=False, verbosity=0)
         except OperationalError as error:
             raise unusable(error) from None
+        authorities.publish(home)
         if options["verbosity"]:
             self.stdout.write(f"{home.root}: made {', '.join(made)}" if made else f"{home.root}: everything is there")
