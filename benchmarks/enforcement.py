@@ -163,6 +163,32 @@ class Enforcer:
             mitigations.stop(pk, actor="bench", reason="", now=timezone.now())
 
 
+@contextmanager
+def a_newcomer(enforcer: Enforcer) -> Iterator[list[float]]:
+    """Asks for one more once the first rules are loaded, and notes after how many seconds it was told to stand."""
+    from mitigation.models import Mitigation
+
+    really, came, waited = enforcer.driver.apply, [0.0], []
+
+    def look() -> None:
+        if came[0] and not waited and Mitigation.objects.latest("pk").installed_at:
+            waited.append(time.perf_counter() - came[0])
+
+    def apply(*rules: Any) -> None:
+        look()
+        really(*rules)
+        if not came[0]:
+            came[0] = time.perf_counter()
+            enforcer.ask(1)
+
+    enforcer.driver.apply = apply  # type: ignore[method-assign]  # as it was, after this
+    try:
+        yield waited
+        look()
+    finally:
+        enforcer.driver.apply = really  # type: ignore[method-assign]
+
+
 def measure(enforcer: Enforcer, size: int, already: int) -> dict[str, Any]:
     """All steps at `size` mitigations, of which `already` are there."""
     from mitigation.drivers.base import Counter
@@ -183,8 +209,12 @@ def measure(enforcer: Enforcer, size: int, already: int) -> dict[str, Any]:
             flush=True,
         )
 
-    enforcer.ask(size - already - 1)
-    step(f"reconcile, {size - already - 1:,} new", enforcer.reconcile)
+    enforcer.ask(size - already - 2)
+    with a_newcomer(enforcer) as waited:
+        step(f"reconcile, {size - already - 1:,} new", enforcer.reconcile)
+    found["newcomer waited"] = waited
+    if waited:  # where there was more than one part
+        print(f"{size:7,}  one that came meanwhile waited {waited[0]:.3f} s", flush=True)
     step("reconcile, no change", enforcer.reconcile)
     enforcer.ask(1)
     step("follow, one more", enforcer.follow)

@@ -11,7 +11,8 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,12 +27,13 @@ _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _POLICIES = ("drop", "accept")
 _LIMIT = 4  # of the types of object: NFT_OBJECT_LIMIT
 _ERROR, _DONE = 2, 3
-_REQUEST, _DUMP, _INTERRUPTED = 1, 0x300, 16
+_REQUEST, _ACKNOWLEDGE, _DUMP, _INTERRUPTED = 1, 4, 0x300, 16
 _INET = 1  # NFPROTO_INET
 _TYPE = 0x3FFF  # of an attribute, without its flags
 _NESTED = 0x8000
 _CLONE_NEWNET = 0x40000000
 _LARGEST = 1 << 16  # octets of one answer; the kernel fills 32 KiB
+_ASKED_AT_ONCE = 32  # elements; their answers have to fit into the socket's buffer together
 _TRIES = 20  # a listing that changes meanwhile begins anew
 
 _HEADER, _GENERIC, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=BBH"), struct.Struct("=HH")
@@ -69,6 +71,8 @@ class Netlink:
     def __init__(self, *, netns: str | None = None, timeout: float = 4.0) -> None:
         self._netns = netns
         self._timeout = timeout
+        self._kept: tuple[int, socket.socket] | None = None  # process, and its socket: a fork must not share it
+        self._lock = threading.Lock()
         self._layouts: dict[str, _Layouts] = {}  # by set
 
     def generation(self) -> int | None:
@@ -77,7 +81,7 @@ class Netlink:
         Elements that expire and meters that packets fill do not count.
         """
         try:
-            with self._socket() as asked:
+            with self._asking() as asked:
                 asked.send(_message(_GET_GENERATION, _REQUEST, family=0))
                 for kind, _, answer, start, end in _messages(asked.recv(_LARGEST)):
                     if kind == _NEW_GENERATION:
@@ -92,7 +96,7 @@ class Netlink:
         request = _message(_GET_ELEMENTS, _REQUEST | _DUMP, _text(1, table), _text(2, name))
         layouts = self._layouts.setdefault(name, {})
         try:
-            with self._socket() as asked:
+            with self._asking() as asked:
                 for _ in range(_TRIES):
                     asked.send(request)
                     found = _listed(asked, layouts)
@@ -102,20 +106,20 @@ class Netlink:
             raise _failed(error) from error
         raise DriverError("the kernel's rules change faster than they can be read")
 
-    def those_at(self, table: str, name: str, places: Iterable[bytes]) -> list[Element]:
+    def those_at(self, table: str, name: str, places: Sequence[bytes]) -> list[Element]:
         """The elements that hold these values, packed; what is not there is left out."""
         found: list[Element] = []
-        layouts = self._layouts.setdefault(name, {})
+        head, layouts = _text(1, table) + _text(2, name), self._layouts.setdefault(name, {})
         try:
-            with self._socket() as asked:
-                for place in places:
-                    value = _nested(1, _nested(1, _attribute(1, place)))  # one element: its key: a value
-                    asked.send(_message(_GET_ELEMENTS, _REQUEST, _text(1, table), _text(2, name), _nested(3, value)))
-                    for kind, _, answer, start, end in _messages(asked.recv(_LARGEST)):
-                        if kind == _ERROR:
-                            _raise_unless_absent(answer, start)
-                        elif kind == _NEW_ELEMENTS:
-                            found.extend(_read_elements(answer, start, end, layouts))
+            with self._asking() as asked:
+                for at in range(0, len(places), _ASKED_AT_ONCE):
+                    some = places[at : at + _ASKED_AT_ONCE]
+                    answers = _those_at(asked, head, some, layouts)
+                    if answers is None:  # the kernel stops at the first that is not there
+                        for place in some:
+                            found += _those_at(asked, head, [place], layouts) or []
+                    else:
+                        found += answers
         except OSError as error:
             raise _failed(error) from error
         return found
@@ -166,7 +170,7 @@ class Netlink:
     def _listed(self, kind: int, *attributes: bytes) -> list[tuple[bytes, int, int]]:
         """Answers to a listing, and where their attributes lie; what is listed comes as one type less."""
         try:
-            with self._socket() as asked:
+            with self._asking() as asked:
                 for _ in range(_TRIES):
                     asked.send(_message(kind, _REQUEST | _DUMP, *attributes))
                     found = _all_of(asked, kind - 1)
@@ -176,7 +180,27 @@ class Netlink:
             raise _failed(error) from error
         raise DriverError("the kernel's rules change faster than they can be read")
 
-    def _socket(self) -> socket.socket:
+    @contextmanager
+    def _asking(self) -> Iterator[socket.socket]:
+        """One socket for all questions, one after the other; another one where an answer may be left in it."""
+        with self._lock:
+            if self._kept is None or self._kept[0] != os.getpid():
+                self._kept = os.getpid(), self._open()
+            asked = self._kept[1]
+            try:
+                yield asked
+            except BaseException:
+                self._kept = None
+                asked.close()
+                raise
+
+    def close(self) -> None:
+        with self._lock:
+            if self._kept is not None:
+                self._kept[1].close()
+            self._kept = None
+
+    def _open(self) -> socket.socket:
         opened: list[socket.socket | OSError] = []
 
         def open_it() -> None:
@@ -253,6 +277,20 @@ def _attributes(answer: bytes, at: int, end: int) -> Iterator[tuple[int, int, in
         at += max(length + 3 & ~3, 4)
 
 
+def _those_at(asked: socket.socket, head: bytes, places: Sequence[bytes], layouts: _Layouts) -> list[Element] | None:
+    """An element for each place; None where one is not there."""
+    values = b"".join(_nested(1, _nested(1, _attribute(1, place))) for place in places)  # elements: a key: a value
+    asked.send(_message(_GET_ELEMENTS, _REQUEST | _ACKNOWLEDGE, head, _nested(3, values)))
+    found: list[Element] = []
+    while True:
+        for kind, _, answer, start, end in _messages(asked.recv(_LARGEST)):
+            if kind == _NEW_ELEMENTS:
+                found.extend(_read_elements(answer, start, end, layouts))
+            elif kind == _ERROR:
+                number = _raise_unless_absent(answer, start)
+                return None if number else found
+
+
 def _listed(asked: socket.socket, layouts: _Layouts) -> list[Element] | None:
     """One listing; None when something changed meanwhile, so that it may be none of before or after."""
     found: list[Element] = []
@@ -285,10 +323,12 @@ def _all_of(asked: socket.socket, kind: int) -> list[tuple[bytes, int, int]] | N
                 return found if is_whole else None
 
 
-def _raise_unless_absent(answer: bytes, at: int) -> None:
-    number = -_ERROR_NUMBER.unpack_from(answer, at)[0]
+def _raise_unless_absent(answer: bytes, at: int) -> int:
+    """0, or ENOENT."""
+    number: int = -_ERROR_NUMBER.unpack_from(answer, at)[0]
     if number not in (0, errno.ENOENT):
         raise OSError(number, os.strerror(number))
+    return number
 
 
 def _read_elements(answer: bytes, start: int, end: int, layouts: _Layouts) -> Iterator[Element]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from mitigation.exceptions import DriverError
 
 CAP_NET_ADMIN = 12
+OF_ELEMENTS = ("add element ", "delete element ")
 CHARACTERS_A_SECOND = 150_000  # of a change; an element has some hundred
 
 
@@ -44,6 +45,7 @@ class Nft:
         self.netns = netns
         self.timeout = timeout
         self.changes = 0  # transactions that changed something
+        self.remakes = 0  # how many of them changed more than elements
         self._generation = generation
 
     def change(self, text: str) -> None:
@@ -53,6 +55,7 @@ class Nft:
         # The kernel does not count a transaction that changed nothing; counted here, it would hide somebody else's.
         if before is None or self._generation is None or self._generation() != before:
             self.changes += 1
+            self.remakes += not all(line.startswith(OF_ELEMENTS) for line in text.splitlines())
 
     def answer(self) -> None:
         """Whether the program runs at all, asked before it is needed: reading goes without it."""

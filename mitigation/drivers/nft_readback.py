@@ -34,6 +34,7 @@ class Structure:
     sets: set[str] = field(default_factory=set)
     limits: set[str] = field(default_factory=set)
     limits_of: dict[str, set[str]] = field(default_factory=dict)  # those that each chain asks
+    _whole: dict[str, bool] = field(default_factory=dict)  # by version, once it was asked: nothing of it changes
 
     @property
     def names(self) -> set[str]:
@@ -58,6 +59,11 @@ class Structure:
 
     def is_whole(self, ruleset: Ruleset) -> bool:
         """The constant part is there as made: nothing missing, nothing added to our chains, hooks unchanged."""
+        if ruleset.version not in self._whole:
+            self._whole[ruleset.version] = self._compared_with(ruleset)
+        return self._whole[ruleset.version]
+
+    def _compared_with(self, ruleset: Ruleset) -> bool:
         has_sets = ruleset.maps.keys() <= self.maps and ruleset.sets.keys() <= self.sets
         ways = self.ways(ruleset)
         chains = [*ruleset.chains, *(ruleset.entry(stage, ways) for stage in ruleset.stages)]

@@ -29,11 +29,11 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address
 
 from mitigation.drivers.nft_gate import LEVELS, Granule, Level
-from mitigation.rules.boxes import NO_PORT, PORT_PROTOCOLS, Box, Family, Range, networks
+from mitigation.rules.boxes import NO_PORT, PORT_PROTOCOLS, Box, Family, Range, addresses_in_words
 from mitigation.rules.canonical import LIMITS, Bucket, Kind, Parameters, parse_key
 from mitigation.rules.packets import IMPOSSIBLE_TCP_FLAGS, NEIGHBOUR_DISCOVERY, OPENING, OPENING_MASK
 
@@ -125,7 +125,7 @@ class Chain:
     rules: tuple[str, ...]
     hook: str = ""
 
-    @property
+    @cached_property
     def comments(self) -> tuple[str, ...]:
         """Hash, position and number of rules: shows what is missing without knowing what was meant."""
         return tuple(f"{text_hash(rule)} {at}/{len(self.rules)}" for at, rule in enumerate(self.rules, 1))
@@ -141,11 +141,12 @@ class Profile:
     limits: tuple[tuple[str, str], ...] = ()
 
 
-def parts(kind: Kind, box: Box) -> list[Part]:
+@lru_cache(maxsize=1 << 18)  # asked again and again while a rule comes, and with every reading
+def parts(kind: Kind, box: Box) -> tuple[Part, ...]:
     """The elements of a rule: none, one or two. Two together cover the box and do not overlap."""
     found = []
     hook = HOOKS[kind]
-    addresses, protocols = _addresses(box), _range(box.protocols)
+    addresses, protocols = addresses_in_words(box), _range(box.protocols)
     if hook.portless is not None and box.first_port == NO_PORT:
         ends = (_packed(box.family, *end) for end in zip(box.addresses, box.protocols, strict=True))
         found.append(Part(Place(kind, False, box.family), f"{addresses} . {protocols}", *ends))
@@ -154,7 +155,7 @@ def parts(kind: Kind, box: Box) -> list[Part]:
         ports = (max(box.first_port, 0), box.last_port)
         ends = (_packed(box.family, *end) for end in zip(box.addresses, box.protocols, ports, strict=True))
         found.append(Part(Place(kind, True, box.family), f"{addresses} . {protocols} . {_range(ports)}", *ends))
-    return found
+    return tuple(found)
 
 
 @lru_cache(maxsize=1 << 18)  # every reading meets the same keys again
@@ -200,7 +201,7 @@ class Ruleset:
             f"{meter_size} {self.create({(stage, level) for stage in self.stages for level in LEVELS})}"
         )
 
-    @property
+    @cached_property
     def places(self) -> list[Place]:
         """In the order in which a packet meets them."""
         return [
@@ -213,7 +214,7 @@ class Ruleset:
         ]
 
     def named(self, word: str, place: Place | Level | None = None, digest: str = "") -> str:
-        return "_".join(filter(None, (word, place.name if place else "", digest, self.version)))
+        return _name(word, place, digest, self.version)
 
     @property
     def maps(self) -> dict[str, str]:
@@ -315,8 +316,8 @@ class Ruleset:
             for at in range(0, len(elements), CHUNK)
         )
 
-    def scope_element(self, place: Place, value: str, key: str, timeout: str) -> str:
-        digest = parse_key(key).digest
+    def scope_element(self, place: Place, value: str, key: str, digest: str, timeout: str) -> str:
+        """`digest` of its parameters."""
         return f'{value} timeout {timeout} comment "{key}" : jump {self.named("do", place, digest)}'
 
     def count_element(self, value: str, key: str, epoch: str, timeout: str = "") -> str:
@@ -425,6 +426,11 @@ def _packed(family: Family, address: int, protocol: int, port: int | None = None
     return packed if port is None else packed + port.to_bytes(2, "big") + bytes(2)
 
 
+@lru_cache(maxsize=1 << 12)
+def _name(word: str, place: Place | Level | None, digest: str, version: str) -> str:
+    return "_".join(filter(None, (word, place.name if place else "", digest, version)))
+
+
 def _quoted(word: str) -> str:
     return f'"{word}"'
 
@@ -433,14 +439,6 @@ def _limit_text(bucket: Bucket) -> str:
     if bucket.octets:
         return f"{{ rate over {bucket.rate} bytes/second burst {bucket.burst} bytes ; }}"
     return f"{{ rate over {bucket.rate}/second burst {bucket.burst} packets ; }}"
-
-
-def _addresses(box: Box) -> str:
-    prefixes = networks(box)
-    if len(prefixes) == 1:
-        return str(prefixes[0])
-    address = IPv4Address if box.family == 4 else IPv6Address
-    return f"{address(box.first_address)}-{address(box.last_address)}"
 
 
 def _range(span: Range) -> str:

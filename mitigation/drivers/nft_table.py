@@ -14,7 +14,6 @@ import time
 from collections import Counter as Counts
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from mitigation.drivers.base import Counter, Desired
 from mitigation.drivers.nft_gate import LEVELS, Granule, Level, granules
@@ -85,6 +84,8 @@ class NftTable:
         self.idle: set[Granule] = set()
         self.idle_ways: set[Way] = set()
         self._renews_in_place: bool | None = None
+        self._structure: Structure | None = None
+        self._structure_at: tuple[int | None, int, int] = (None, 0, 0)  # generation, changes of ours, and remakes
 
     # Reading
 
@@ -93,7 +94,13 @@ class NftTable:
         return read_structure(self.netlink, self.ruleset.table)
 
     def quick_structure(self) -> Structure:
-        return read_quickly(self.netlink, self.ruleset.table)
+        """As `read_quickly`. It is as it was read last, while the kernel counts no transaction but ours of elements."""
+        now, (then, changes, remakes) = self.netlink.generation(), self._structure_at
+        is_same = None not in (now, then) and now == ((then or 0) + self.nft.changes - changes) % 2**32
+        if self._structure is None or not is_same or remakes != self.nft.remakes:
+            self._structure_at = now, self.nft.changes, self.nft.remakes
+            self._structure = read_quickly(self.netlink, self.ruleset.table)
+        return self._structure
 
     def scoped(self, place: Place) -> list[Scoped]:
         return read_scoped(place, self.netlink.elements(self.ruleset.table, self.ruleset.named("scope", place)))
@@ -143,11 +150,11 @@ class NftTable:
         self.idle = set(gate) - {granule for _, granule in needed}
         self.idle_ways = structure.ways(self.ruleset) - {(stage, granule.level) for stage, granule in needed}
 
-    def _counted_at(self, place: Place, firsts: Iterable[bytes]) -> list[Counted]:
+    def _counted_at(self, place: Place, firsts: Collection[bytes]) -> list[Counted]:
         return read_counted(place, self._those_at("count", place, firsts))
 
     def _those_at(self, word: str, place: Place | Level, firsts: Iterable[bytes]) -> list[Element]:
-        return self.netlink.those_at(self.ruleset.table, self.ruleset.named(word, place), firsts)
+        return self.netlink.those_at(self.ruleset.table, self.ruleset.named(word, place), list(firsts))
 
     # Changing
 
@@ -327,7 +334,7 @@ class NftTable:
             key = one.key or ""
             is_scope = word == "scope"
             element = (
-                self.ruleset.scope_element(one.place, one.value, key, "1ms")
+                self.ruleset.scope_element(one.place, one.value, key, parse_key(key).digest, "1ms")
                 if is_scope
                 else self.ruleset.count_element(one.value, key, "0", "1ms")
             )
@@ -344,11 +351,11 @@ class NftTable:
         scoped: dict[Place, list[str]] = {}
         counted: dict[Place, list[str]] = {}
         for one in add:
-            key = one.rule.key
+            key, digest = one.rule.key, one.rule.parameters.digest
             for part in parts(one.rule.kind, one.rule.box):
                 seconds = min(one.expires_in_seconds, LONGEST_SECONDS)
                 remains = f"{seconds + REMAINS_SECONDS}s" if self._renews_in_place else ""
-                scope = self.ruleset.scope_element(part.place, part.value, key, f"{seconds}s")
+                scope = self.ruleset.scope_element(part.place, part.value, key, digest, f"{seconds}s")
                 count = self.ruleset.count_element(part.value, key, epoch, remains)
                 scoped.setdefault(part.place, []).append(scope)
                 counted.setdefault(part.place, []).append(count)
@@ -439,8 +446,7 @@ def granules_of(key: str) -> tuple[Granule, ...]:
     return granules(box.family, *box.addresses)
 
 
-@lru_cache(maxsize=65_536)  # every reading meets the same keys again
-def parts_of(key: str) -> list[Part]:
+def parts_of(key: str) -> tuple[Part, ...]:
     try:
         parsed = parse_key(key)
     except ValueError as error:

@@ -281,6 +281,7 @@ class NftablesDriver(Driver):
 
     def close(self) -> None:
         self._lock.release()
+        self._netlink.close()
 
     def _try_unread(self, add: Collection[Desired], remove: Collection[str]) -> bool:
         """Changes without reading first, which is right unless someone else was at work or a deadline passed."""

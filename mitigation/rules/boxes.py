@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, collapse_addresses, summarize_address_range
 from typing import Literal
 
@@ -142,11 +143,30 @@ def merged_ranges(ranges: Iterable[Range]) -> list[Range]:
     return merged
 
 
-def networks(box: Box) -> list[Network]:
+def networks(box: Box) -> tuple[Network, ...]:
     """The destination addresses of the box as prefixes; a single one when the range is aligned."""
-    if box.family == 4:
-        return list(summarize_address_range(IPv4Address(box.first_address), IPv4Address(box.last_address)))
-    return list(summarize_address_range(IPv6Address(box.first_address), IPv6Address(box.last_address)))
+    return _summarized(box.family, *box.addresses)
+
+
+def addresses_in_words(box: Box) -> str:
+    """`198.51.100.0/24`, or `198.51.100.1-198.51.100.6` where that is no prefix."""
+    return _in_words(box.family, *box.addresses)
+
+
+@lru_cache(maxsize=1 << 16)  # the rules of a mitigation share their destinations
+def _summarized(family: Family, first: int, last: int) -> tuple[Network, ...]:
+    if family == 4:
+        return tuple(summarize_address_range(IPv4Address(first), IPv4Address(last)))
+    return tuple(summarize_address_range(IPv6Address(first), IPv6Address(last)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _in_words(family: Family, first: int, last: int) -> str:
+    prefixes = _summarized(family, first, last)
+    if len(prefixes) == 1:
+        return str(prefixes[0])
+    address = IPv4Address if family == 4 else IPv6Address
+    return f"{address(first)}-{address(last)}"
 
 
 def _protocols_and_ports(scope: Scope) -> list[tuple[Range, Range]]:

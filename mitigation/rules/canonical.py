@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
 from mitigation.rules import wording
-from mitigation.rules.boxes import ANY_PORT, ANY_PROTOCOL, NO_PORT, Box, Family, Range, networks
+from mitigation.rules.boxes import ANY_PORT, ANY_PROTOCOL, NO_PORT, Box, Family, Range, addresses_in_words
 from mitigation.rules.scope import Network
 
 
@@ -157,7 +157,7 @@ class Key:
 
 
 def format_key(kind: Kind, box: Box, digest: str) -> str:
-    words = [kind.value, _addresses(box), _protocols(box.protocols), _ports(box.ports)]
+    words = [kind.value, addresses_in_words(box), _protocols(box.protocols), _ports(box.ports)]
     return " ".join(words + [digest] if digest else words)
 
 
@@ -170,7 +170,7 @@ def is_key(word: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=65_536)  # every reading of the equipment meets the same keys again
+@lru_cache(maxsize=1 << 18)  # every reading of the equipment meets the same keys again
 def parse_key(key: str) -> Key:
     """The inverse of `format_key`. Raises ValueError for anything else."""
     words = key.split(" ")
@@ -186,15 +186,7 @@ def _digest(words: object) -> str:
     return hashlib.blake2b(repr(words).encode(), digest_size=4).hexdigest()
 
 
-def _addresses(box: Box) -> str:
-    prefixes = networks(box)
-    if len(prefixes) == 1:
-        return str(prefixes[0])
-    if box.family == 4:
-        return f"{IPv4Address(box.first_address)}-{IPv4Address(box.last_address)}"
-    return f"{IPv6Address(box.first_address)}-{IPv6Address(box.last_address)}"
-
-
+@lru_cache(maxsize=65_536)
 def _parse_addresses(word: str) -> tuple[Family, Range]:
     family: Family = 6 if ":" in word else 4
     if "-" not in word:

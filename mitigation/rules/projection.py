@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Hashable, Iterable, Mapping
+from bisect import bisect_left, insort
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -79,6 +79,7 @@ class Kept(Generic[Owner]):
         self.found: dict[str, Projected[Owner]] = {}
         self._rules: dict[Owner, tuple[Rule, ...]] = {}
         self._spans: dict[Owner, tuple[_Span, ...]] = {}
+        self._places = _Places[Owner]()
         self._keys: dict[Owner, set[str]] = {}
 
     def keys_of(self, owner: Owner) -> AbstractSet[str]:
@@ -91,12 +92,14 @@ class Kept(Generic[Owner]):
         """
         if not changes:
             return set()
-        before = [span for owner in changes for span in self._spans.pop(owner, ())]
+        before = [span for owner in changes for span in self._spans.get(owner, ())]
         for owner, rules in changes.items():
             self._rules.pop(owner, None)
+            self._places.remove(owner, self._spans.pop(owner, ()))
             if kept := tuple(rules):
                 self._rules[owner] = kept
                 self._spans[owner] = _spans(kept)
+                self._places.add(owner, self._spans[owner])
         now = [span for owner in changes for span in self._spans.get(owner, ())]
         near = self._sharing([*before, *now]) | changes.keys()
         gone = {key for owner in near for key in self._keys.pop(owner, ())}
@@ -113,22 +116,46 @@ class Kept(Generic[Owner]):
         """Who wants anything at these addresses, and at the addresses of those, and so on."""
         near: set[Owner] = set()
         while spans:
-            merged = merged_ranges(spans)
-            firsts = [first for first, _ in merged]
-            found = [
-                owner
-                for owner, wanted in self._spans.items()
-                if owner not in near and any(_meets(span, merged, firsts) for span in wanted)
-            ]
-            near.update(found)
+            found = {owner for span in merged_ranges(spans) for owner in self._places.at(span)} - near
+            near |= found
             spans = [span for owner in found for span in self._spans[owner]]
         return near
 
 
-def _meets(span: _Span, merged: list[_Span], firsts: list[int]) -> bool:
-    """Whether the span overlaps with one of these, which are in order and apart."""
-    at = bisect_right(firsts, span[1])
-    return at > 0 and merged[at - 1][1] >= span[0]
+class _Places(Generic[Owner]):
+    """Who wants anything where. Spans of about the same width are kept in order, so those near a place are found."""
+
+    def __init__(self) -> None:
+        self._owners: dict[_Span, set[Owner]] = {}
+        self._by_width: dict[int, list[_Span]] = {}  # by number of binary digits
+
+    def add(self, owner: Owner, spans: Iterable[_Span]) -> None:
+        for span in spans:
+            owners = self._owners.setdefault(span, set())
+            if not owners:
+                insort(self._by_width.setdefault(_width(span), []), span)
+            owners.add(owner)
+
+    def remove(self, owner: Owner, spans: Iterable[_Span]) -> None:
+        for span in spans:
+            owners = self._owners[span]
+            owners.discard(owner)
+            if not owners:
+                del self._owners[span]
+                ordered = self._by_width[_width(span)]
+                del ordered[bisect_left(ordered, span)]
+
+    def at(self, place: _Span) -> Iterator[Owner]:
+        """Everybody with a span that overlaps with this one."""
+        for width, ordered in self._by_width.items():
+            first = bisect_left(ordered, (place[0] - (1 << width), 0))
+            for span in ordered[first : bisect_left(ordered, (place[1] + 1, 0))]:
+                if span[1] >= place[0]:
+                    yield from self._owners[span]
+
+
+def _width(span: _Span) -> int:
+    return (span[1] - span[0] + 1).bit_length()
 
 
 def _spans(rules: Iterable[Rule]) -> tuple[_Span, ...]:

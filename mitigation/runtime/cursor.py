@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from channels.db import database_sync_to_async
 from django.db import DatabaseError
 
-from mitigation.models import Change, ChangeCounter
+from mitigation.models import Change
+from mitigation.services.news import latest
 
 PERIOD = 1.0  # seconds between two looks without a hint
 BATCH = 5_000
@@ -17,11 +18,6 @@ BATCH = 5_000
 Changes = Sequence[tuple[str, int]]  # (topic, id of the object), oldest first
 
 log = logging.getLogger(__name__)
-
-
-def latest() -> int:
-    """The number of the newest committed change."""
-    return ChangeCounter.objects.filter(pk=1).values_list("value", flat=True).first() or 0
 
 
 def since(number: int) -> tuple[int, list[tuple[str, int]]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from mitigation.exceptions import DotsError
 from mitigation.models import Acl, Alias, Client, Cuid, Domain
@@ -76,9 +76,12 @@ class _Holding:
     aliases: dict[str, Alias] = field(default_factory=dict)
     acls: dict[str, Acl] = field(default_factory=dict)
 
+    def owns(self, row: Alias | Acl) -> bool:
+        return (row.client_id, row.cdid) == (self.row.client_id, self.row.cdid)
+
 
 class Store:
-    """All registrations of one client, as they are now.
+    """All registrations of one client, as they are now; those too that stand for one of its own (EquivalentCdid).
 
     Only what is looked at at `place`, and changed there, is read: inside an alias nothing but that alias; inside a
     list of filters that list, and of the others names and order, as stubs.
@@ -87,14 +90,16 @@ class Store:
     def __init__(self, client: Client, now: datetime, place: Place = ()) -> None:
         self.client = client
         self.now = now
-        self._holdings = {row.cuid: _Holding(row) for row in _registered(client)}
+        self.equivalents = _equivalents(client)
+        self._holdings = {row.cuid: _Holding(row) for row in _registered(client, self.equivalents)}
+        owners = {client.pk, *(owner.pk for owner, _ in self.equivalents.values())}
         kind, name = _entry_at(place)
         self._only = name if kind == "acl" else None
         if kind != "acl":
-            aliases = Alias.objects.filter(client=client).order_by("name")
+            aliases = Alias.objects.filter(client__in=owners).order_by("name")
             self._read(aliases if name is None else aliases.filter(name=name), "aliases")
         if kind != "alias":
-            acls = Acl.objects.current(now).filter(client=client)
+            acls = Acl.objects.current(now).filter(client__in=owners)
             self._read(acls if name is None else acls.defer("aces"), "acls")
         self.tree: dict[str, Any] = {}
         self.refresh()
@@ -106,7 +111,7 @@ class Store:
     def _read(self, rows: Iterable[Alias | Acl], name: str) -> None:
         for row in rows:
             holding = self._holdings.get(row.cuid)
-            if holding is not None and holding.row.cdid == row.cdid and not _is_over(row, self.now):
+            if holding is not None and holding.owns(row) and not _is_over(row, self.now):
                 getattr(holding, name)[row.name] = row
 
     def etag(self, place: Place) -> str:
@@ -189,7 +194,8 @@ def edit(
         with unit_of_work(now) as unit:
             locks.domains_of_clients([client_id])
             client = Client.objects.select_related("domain").get(pk=client_id)
-            _let_go(client, unit)
+            for one in (client, *(owner for owner, _ in _equivalents(client).values())):
+                _let_go(one, unit)
             store = Store(client, now, place)
             check(store)
             _Writer(store, unit, door, until or now + filters.lifetime(client.domain)).write(change(store.tree))
@@ -267,10 +273,11 @@ class _Writer:
             raise TreeFault(INVALID, (step, "cuid"), f"a cuid is a string of 1 to {MAXIMUM_CUID_OCTETS} octets")
         if len(self._holdings) >= MAXIMUM_CUIDS:
             raise OverQuota((step,), f"this client has registered {MAXIMUM_CUIDS} cuids, its maximum")
-        row, is_new = Cuid.objects.get_or_create(
-            cuid=cuid, cdid=cdid, defaults={"client": self._client, "since": self._unit.now}
+        owner, cdid = self._store.equivalents.get(cdid, (self._client, cdid))
+        row, is_new = Cuid.objects.select_related("client").get_or_create(
+            cuid=cuid, cdid=cdid, defaults={"client": owner, "since": self._unit.now}
         )
-        if row.client_id != self._client.pk:
+        if row.client_id != owner.pk:
             raise Taken((step,), "this cuid is in use; choose another one")
         row.registered_at = self._unit.now
         row.save(update_fields=["registered_at"])
@@ -318,7 +325,7 @@ class _Writer:
         filter_checks.alias_is_ours(alias, self._allowed, path)
         row = holding.aliases.get(alias.name)
         if row is None:
-            row = Alias(client=self._client, cdid=holding.row.cdid, cuid=holding.row.cuid, name=alias.name)
+            row = Alias(client=holding.row.client, cdid=holding.row.cdid, cuid=holding.row.cuid, name=alias.name)
             row.created_at = row.changed_at = now
         before, row.target, row.expires_at = row.tree, alias.target.as_json(), self._until
         if row.tree != alias.tree:
@@ -360,7 +367,7 @@ class _Writer:
         filter_checks.acl_is_ours(acl, self._allowed, above)
         filter_checks.acl_is_possible(acl, above)
         if row is None:
-            row = Acl(client=self._client, cdid=holding.row.cdid, cuid=holding.row.cuid, name=acl.name)
+            row = Acl(client=holding.row.client, cdid=holding.row.cdid, cuid=holding.row.cuid, name=acl.name)
             row.created_at = now
         before = _stored(row) if row.pk else None
         row.acl_type = str(acl.type or "")
@@ -374,16 +381,16 @@ class _Writer:
             row.changed_at = now
             filter_checks.works_at_once(acl)
         if before != after or row.awaits_operator:
-            row.awaits_operator = self._waits(acl, above)
+            row.awaits_operator = self._waits(acl, holding.row.client, above)
         self._audit(*_told(row, "acl"), before=_summary(before), after=_summary(after))
         row.save()
         accept_lists.judge_at_end(row, self._unit)
         holding.acls[acl.name] = row
 
-    def _waits(self, acl: AclValue, above: Path) -> bool:
+    def _waits(self, acl: AclValue, owner: Client, above: Path) -> bool:
         """Whether an operator is asked first. Raises Contradiction where the domain's policy refuses."""
         try:
-            filter_checks.contradicts_nobody(acl, self._client, above, now=self._unit.now)
+            filter_checks.contradicts_nobody(acl, owner, above, now=self._unit.now)
         except Contradiction as error:
             if self._client.domain.filter_conflict != Domain.FilterConflict.ASK:
                 raise
@@ -403,12 +410,13 @@ class _Writer:
         row.delete()
 
     def _check_quotas(self) -> None:
-        aliases = Alias.objects.filter(client=self._client).count()
-        if aliases > MAXIMUM_ALIASES:
-            raise OverQuota((), f"{aliases:,} aliases: a client has at most {MAXIMUM_ALIASES:,}")
-        acls = Acl.objects.filter(client=self._client).count()
-        if acls > MAXIMUM_ACLS:
-            raise OverQuota((), f"{acls:,} filters: a client has at most {MAXIMUM_ACLS:,}")
+        for owner in {self._client.pk, *(one.row.client_id for one in self._holdings.values())}:
+            aliases = Alias.objects.filter(client=owner).count()
+            if aliases > MAXIMUM_ALIASES:
+                raise OverQuota((), f"{aliases:,} aliases: a client has at most {MAXIMUM_ALIASES:,}")
+            acls = Acl.objects.filter(client=owner).count()
+            if acls > MAXIMUM_ACLS:
+                raise OverQuota((), f"{acls:,} filters: a client has at most {MAXIMUM_ACLS:,}")
         aces = Acl.objects.filter(client__domain=self._client.domain_id).aggregate(sum=Sum("ace_count"))["sum"] or 0
         if aces > MAXIMUM_ACES_OF_DOMAIN:
             raise OverQuota((), f"{aces:,} entries of filters: a domain has at most {MAXIMUM_ACES_OF_DOMAIN:,}")
@@ -438,8 +446,20 @@ def _entry_at(place: Place) -> tuple[str, str | None]:
     return step.node.name, step.key
 
 
-def _registered(client: Client) -> Iterable[Cuid]:
-    return Cuid.objects.filter(client=client).exclude(registered_at=None).order_by("registered_at", "pk")
+def _registered(client: Client, equivalents: Mapping[str, tuple[Client, str]]) -> Iterable[Cuid]:
+    mine = Q(client=client) & ~Q(cdid__in=list(equivalents))
+    for owner, cdid in equivalents.values():
+        mine |= Q(client=owner, cdid=cdid)
+    rows = Cuid.objects.filter(mine).exclude(registered_at=None)
+    return rows.select_related("client").order_by("registered_at", "pk")
+
+
+def _equivalents(client: Client) -> dict[str, tuple[Client, str]]:
+    """Of a gateway: cdids that stand for a client and cdid of another one (RFC 9132, section 4.4.1.2)."""
+    if not client.is_gateway:
+        return {}
+    rows = client.equivalent_cdids.select_related("same_as_gateway")
+    return {row.cdid: (row.same_as_gateway, row.same_as_cdid) for row in rows}
 
 
 def _is_over(row: Alias | Acl, now: datetime) -> bool:

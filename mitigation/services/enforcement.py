@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from django.db.models import F, Q, QuerySet
 
 from mitigation.drivers.base import Desired, Driver, HealthState, Installed
 from mitigation.exceptions import DriverError
 from mitigation.models import EnforcementPoint, Hold, Rule, RuleOwner
+from mitigation.rules.canonical import parse_key
 from mitigation.services import bulk, filter_enforcement, holds, points, shadow
 from mitigation.services.batches import in_batches
 from mitigation.services.counting import Clock, Written, count
@@ -26,7 +27,8 @@ LEASE = timedelta(seconds=30)
 RENEW_BELOW = timedelta(seconds=60)  # a rule whose deadline would come earlier than wanted by more is renewed
 RULES_AT_ONCE = 400  # rows in one transaction: 20 to 40 ms
 OWNERS_AT_ONCE = 2_000
-FEW = 4_000  # keys that moved: with more, a look at everything takes no longer
+FEW = 4_000  # keys in one query
+AT_ONCE = 2_000  # rules that come in one part; of shield, half a second's work on an idle machine
 
 _LOOKED_AT = ("pk", "key", "state", "deadline")
 _WRITTEN = ("key", "state", "installed_at", "deadline", "read_at")  # of a Rule row, by a look
@@ -92,7 +94,16 @@ def reconcile(
         return False
     point = EnforcementPoint.objects.get(pk=point_id)
     seen = point.wanted
-    projection = _project(standing.projector, now=clock(), most_rules=most_rules, most_share=most_share)
+
+    def project(*, everything: bool) -> Projection:
+        return _project(
+            standing.projector, now=clock(), most_rules=most_rules, most_share=most_share, everything=everything
+        )
+
+    def follow(moved: Set[str], changed: Set[int]) -> bool:
+        return _follow_in_parts(point, driver, standing, moved, changed, holder=holder, clock=clock, project=project)
+
+    projection = project(everything=full or not standing.is_known)
     moved, changed = standing.projector.take_changes()
     is_known, standing.is_known = standing.is_known and point.enforces, False
     filters = standing.filters.look(driver, now=clock())
@@ -103,16 +114,18 @@ def reconcile(
     else:
         unfiltered = _filter(point, driver, standing, filters, clock=clock, full=full or thorough)
         settled = None if unfiltered else seen
-    followed = is_known and not thorough and len(moved) <= FEW
+    followed = is_known and not thorough
     if followed and (moved or changed or not full):
-        followed = _follow(point, driver, standing, projection, moved, changed, holder=holder, clock=clock)
+        followed = follow(moved, changed)
     elif followed:
         standing.is_known = True
     if followed:
         _done(point, settled if standing.is_known else None, now=clock())
     if not followed or (full and standing.is_known):
         with driver.giving_way(points.more_wanted(point_id, seen) if followed and gives_way else None):
-            _look_at_all(point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough)
+            _look_at_all(
+                point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough, follow=follow
+            )
         _done(point, settled if standing.is_known or not point.enforces else None, now=clock())
     if is_last:
         unfiltered = _filter(point, driver, standing, filters, clock=clock, full=full or thorough)
@@ -142,11 +155,12 @@ def _look_at_all(
     holder: str,
     clock: Clock,
     thorough: bool,
+    follow: Follow,
 ) -> None:
     """Read back everything, repair it, and compare every row."""
     if point.enforces:
         installed, problem = _bring_about(
-            point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough
+            point, driver, standing, projection, holder=holder, clock=clock, thorough=thorough, follow=follow
         )
     else:
         installed, problem = {}, "dry run: no traffic is touched"
@@ -174,10 +188,86 @@ def _conclude(
         _write_rules(point, projection, installed, now=now)
         advance(evidence, now=now)
         _note_health(point, driver, problem, now=now)
-        standing.installed = {key: now + timedelta(seconds=one.expires_in_seconds) for key, one in installed.items()}
+        standing.installed = _until(installed, now)
         # Whatever another hand took away after the difference was known shows in this reading, and in no later one
         # that only looks whether somebody was at work since: the next look reads and compares everything again.
         standing.is_known = installed.keys() == projection.wanted.keys()
+
+
+def _until(installed: Mapping[str, Installed], now: datetime) -> dict[str, datetime]:
+    return {key: now + timedelta(seconds=one.expires_in_seconds) for key, one in installed.items()}
+
+
+Follow = Callable[[Set[str], Set[int]], bool]
+
+
+class Project(Protocol):
+    def __call__(self, *, everything: bool) -> Projection: ...
+
+
+def _follow_in_parts(
+    point: EnforcementPoint,
+    driver: Driver,
+    standing: Standing,
+    moved: Set[str],
+    changed: Set[int],
+    *,
+    holder: str,
+    clock: Clock,
+    project: Project,
+) -> bool:
+    """As `_follow`, much of it in parts: whoever asks meanwhile waits for one of them, and comes before the others."""
+    projection, seen = standing.projector.projection, point.wanted
+    wanted = projection.wanted
+    parts = _parts(moved, wanted)
+    while True:
+        standing.is_known = False
+        if len(parts[0]) > FEW:
+            return False
+        # Those with rules in a later part are told with it.
+        later = {
+            owner
+            for part in (parts[1:] if changed else ())
+            for key in part
+            if key in wanted
+            for owner in wanted[key].owners
+        }
+        if not _follow(point, driver, standing, projection, parts[0], changed - later, holder=holder, clock=clock):
+            return False
+        if len(parts) == 1 or not standing.is_known:
+            return True
+        standing.is_known = False
+        parts, changed = parts[1:], frozenset()
+        now_wanted = EnforcementPoint.objects.values_list("wanted", flat=True).get(pk=point.pk)
+        if now_wanted != seen:
+            seen = now_wanted
+            project(everything=False)
+            moved, changed = standing.projector.take_changes()
+            parts = _parts(moved, wanted) + [rest for part in parts if (rest := part - moved)]
+
+
+def _parts(moved: Set[str], wanted: Container[str]) -> list[Set[str]]:
+    """Keys to be seen to one part after the other, at least one. First what goes, with all it may make room for."""
+    if len(moved) <= AT_ONCE:
+        return [moved]
+    boxes = sorted((box.family, *box.addresses, key) for key in moved for box in [parse_key(key).box])
+    groups: list[set[str]] = []
+    end = 0, -1
+    for family, first, last, key in boxes:
+        if (family, first) > end:
+            groups.append(set())
+        groups[-1].add(key)
+        end = max(end, (family, last))
+    going = {key for group in groups if any(one not in wanted for one in group) for key in group}
+    parts: list[Set[str]] = [going] if going else []
+    part: set[str] = set()
+    for group in groups:
+        if group.isdisjoint(going):
+            part |= group
+            if len(part) >= AT_ONCE:
+                parts.append(part)
+                part = set()
+    return [*parts, part] if part else parts
 
 
 def _follow(
@@ -220,7 +310,7 @@ def _follow(
     now = clock()
     for key in moved:
         standing.installed.pop(key, None)
-    standing.installed |= {key: now + timedelta(seconds=one.expires_in_seconds) for key, one in installed.items()}
+    standing.installed |= _until(installed, now)
     _write_rules(point, projection, installed, now=now, only=moved)
     told = {owner for one in wanted.values() for owner in one.owners} | changed
     advance(_evidence(point, standing, told & projection.plans.keys(), standing.installed, ""), now=now)
@@ -228,8 +318,8 @@ def _follow(
     return True
 
 
-def _project(projector: Projector, *, now: datetime, most_rules: int, most_share: int) -> Projection:
-    found = projector.look(now=now, most_rules=most_rules, most_share=most_share)
+def _project(projector: Projector, *, now: datetime, most_rules: int, most_share: int, everything: bool) -> Projection:
+    found = projector.look(now=now, most_rules=most_rules, most_share=most_share, everything=everything)
     if found.surge is None:
         return found
     log.error("the breaker opens: %s", found.surge.reason)
@@ -276,6 +366,7 @@ def _bring_about(
     holder: str,
     clock: Clock,
     thorough: bool,
+    follow: Follow,
 ) -> tuple[dict[str, Installed], str]:
     """Apply the difference; returns what was read back, and the problem in a sentence if there is one."""
     try:
@@ -287,6 +378,11 @@ def _bring_about(
         if not lease(point.pk, holder=holder, now=clock()):
             return before, "another process took this point over"
         driver.give_way = None
+        if len(add) > AT_ONCE:
+            standing.installed = _until(before, clock())
+            follow({one.rule.key for one in add} | remove, frozenset())
+            before = driver.installed()
+            add, remove = _difference(projection.wanted, before, projection, now=clock())
         standing.is_known = False
         driver.apply(add, remove)
         if remove:  # the last totals of what went, while its rows are still there

@@ -11,7 +11,7 @@ from mitigation.drivers.base import Counter, DesiredFilters, Driver
 from mitigation.exceptions import DriverError
 from mitigation.models import Acl, EnforcedAce, EnforcementPoint
 from mitigation.rules.filters import FilterList, FilterRule
-from mitigation.services import bulk, filter_refusals, filter_samples
+from mitigation.services import bulk, filter_refusals, filter_samples, locks
 from mitigation.services.batches import in_batches
 from mitigation.services.counting import Clock, slices, take_all
 from mitigation.services.filter_projection import FilterProjection, FilterProjector
@@ -221,8 +221,10 @@ def _prove(row: EnforcedAce, wanted: tuple[FilterRule, str] | None, *, now: date
 
 
 def _insert(rows: Sequence[EnforcedAce], _: Unit) -> None:
-    """A list that its client deleted meanwhile needs none."""
-    there = set(Acl.objects.filter(pk__in={row.acl_id for row in rows}).values_list("pk", flat=True))
+    """A list that its client deleted meanwhile needs none; one that is being deleted now must not be referred to."""
+    lists = Acl.objects.filter(pk__in={row.acl_id for row in rows})
+    locks.domains_of_clients(lists.values_list("client_id", flat=True))
+    there = set(lists.values_list("pk", flat=True))
     bulk.insert([row for row in rows if row.acl_id in there])
 
 

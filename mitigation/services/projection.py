@@ -1,7 +1,9 @@
 """From mitigations to the rules that should stand at a point: read, render, check again, project. Writes nothing.
 
-What is needed of all mitigations is read at each look, for a row that changed must never be missed, whoever changed it
-and however; what is costly is done for those only that differ from the last look.
+A look at everything reads what is needed of all mitigations, for a row that changed must never be missed, whoever
+changed it and however; what is costly is done for those only that differ from the last look. Between two of those a
+look reads the mitigations only that the change counter names, and everything where anything else differs that
+concerns them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from mitigation.rules.parameters import AMPLIFICATION_PORTS, MOST_PORTS, BadPara
 from mitigation.rules.playbooks import Plan, render
 from mitigation.rules.projection import Kept, Projected
 from mitigation.rules.scope import Scope as RuleScope
-from mitigation.services import approvals, holds, ladder, policies, scopes, shadow
+from mitigation.services import approvals, holds, ladder, news, policies, scopes, shadow
 from mitigation.services.rows import aware, raw
 
 DEADLINE_SLACK = timedelta(seconds=300)  # a dead server does not end protection early
@@ -108,29 +110,44 @@ class Projector:
         self._kept: Kept[int] = Kept()
         self._seen: dict[int, _Seen] = {}
         self._statuses: dict[int, int] = {}
+        self._in_progress: set[int] = set()
+        self._number: int | None = None  # of the change counter, when rows were last read
         self._domains: dict[int, Sequence[Any]] = {}
         self._held: holds.Holds | None = None
 
-    def look(self, *, now: datetime, most_rules: int = 0, most_share: int = 0) -> Projection:
-        """As `project_mitigations`. `moved` and `changed` gather until `take_changes`."""
-        rows = {row[0]: row for row in raw(Mitigation.objects.enforced().values_list("pk", *INPUTS, "status", *TIMES))}
-        domains = {domain.pk: domain for domain in Domain.objects.filter(pk__in={row[1] for row in rows.values()})}
-        allowed = scopes.allowed(domains)
-        names = _names()
-        held = holds.Holds()
-        projection = self.projection
-        projection.until = {pk: _end(row) for pk, row in rows.items()}
+    def look(self, *, now: datetime, most_rules: int = 0, most_share: int = 0, everything: bool = True) -> Projection:
+        """As `project_mitigations`. `moved` and `changed` gather until `take_changes`.
 
+        Not at `everything`: what changed without saying so is seen by the next look that is.
+        """
+        before, self._number = self._number, None  # an end in the middle makes the next look one at everything
+        number = news.latest()
+        names, held = _names(), holds.Holds()
+        only = None if everything or before is None else self._said_between(before, number, names)
+        rows = self._rows(only)
+        known = self._domains if only is not None else {}
+        domains = {
+            one.pk: one for one in Domain.objects.filter(pk__in={row[1] for row in rows.values()} | known.keys())
+        }
+        allowed = scopes.allowed(domains)
         surroundings = {pk: _all_of(domain, allowed[pk].prefixes) for pk, domain in domains.items()}
+        is_other = self._held is None or held.thrown != self._held.thrown
+        if only is not None and (is_other or any(surroundings.get(pk) != values for pk, values in known.items())):
+            return self.look(now=now, most_rules=most_rules, most_share=most_share)
+
+        projection = self.projection
+        gone = (self._seen.keys() if only is None else self._seen.keys() & only) - rows.keys()
+        for pk in gone:
+            projection.until.pop(pk, None)
+        projection.until |= {pk: _end(row) for pk, row in rows.items()}
         elsewhere = {pk for pk, values in surroundings.items() if self._domains.get(pk) != values}
         stale = [pk for pk, row in rows.items() if row[1] in elsewhere or self._is_stale(pk, row, names)]
         fresh = self._render(stale, rows, domains, allowed, names)
-        gone = self._seen.keys() - rows.keys()
         for pk in gone:
             del self._seen[pk]
         self._seen |= fresh
         self._domains = surroundings
-        looked_at = self._seen if self._held is None or held.thrown != self._held.thrown else fresh
+        looked_at = self._seen if is_other else fresh
         self._held = held
 
         changes: dict[int, Iterable[Any]] = dict.fromkeys(gone, ())
@@ -142,10 +159,31 @@ class Projector:
         for pk in gone:
             self._forget(pk)
         self._sort(self._kept.change(changes))
-        projection.changed |= changes.keys() | fresh.keys() | self._to_be_told(rows)
-        starts = ((seen.began, projection.plans[pk]) for pk, seen in self._seen.items() if pk not in projection.shadow)
+        projection.changed |= changes.keys() | fresh.keys() | self._to_be_told(rows, gone)
+        starts = (
+            (seen.began, projection.plans[pk])
+            for pk, seen in self._seen.items()
+            if seen.began > now - holds.SPAN and pk not in projection.shadow
+        )
         projection.surge = holds.surge(starts, most_rules=most_rules, most_share=most_share, now=now)
+        self._number = number
         return projection
+
+    def _said_between(self, after: int, up_to: int, names: Mapping[int, list[TargetName]]) -> set[int] | None:
+        """Mitigations that may differ from the last look; None for all."""
+        said = news.mitigations_between(after, up_to)
+        if said is None:
+            return None
+        named = {pk for pk, seen in self._seen.items() if seen.names or pk in names}
+        return said | {pk for pk in named if self._seen[pk].names != _said(names.get(pk, ()))}
+
+    def _rows(self, only: AbstractSet[int] | None) -> dict[int, Sequence[Any]]:
+        query = Mitigation.objects.enforced().values_list("pk", *INPUTS, "status", *TIMES)
+        if only is None:
+            return {row[0]: row for row in raw(query)}
+        asked = sorted(only)
+        parts = (asked[at : at + ASKED_AT_ONCE] for at in range(0, len(asked), ASKED_AT_ONCE))
+        return {row[0]: row for some in parts for row in raw(query.filter(pk__in=some))}
 
     def take_changes(self) -> tuple[set[str], set[int]]:
         """Keys that moved and mitigations that changed since this was asked last, those gone included."""
@@ -216,17 +254,21 @@ class Projector:
                 (projection.shown if only_shown else projection.wanted)[key] = one
         projection.moved |= moved
 
-    def _to_be_told(self, rows: Mapping[int, Sequence[Any]]) -> set[int]:
+    def _to_be_told(self, rows: Mapping[int, Sequence[Any]], gone: Iterable[int]) -> set[int]:
         """Mitigations in a status that evidence may move.
 
         In progress counts each time: since the last look it may have been mitigated, withdrawn and asked for again.
         """
-        before, self._statuses = self._statuses, {pk: row[-3] for pk, row in rows.items()}
-        return {
-            pk
-            for pk, now in self._statuses.items()
-            if now == Status.IN_PROGRESS or (now != before.get(pk) and now not in _SETTLED)
-        }
+        before = self._statuses
+        for pk in gone:
+            before.pop(pk, None)
+            self._in_progress.discard(pk)
+        statuses = {pk: row[-3] for pk, row in rows.items()}
+        moved = {pk for pk, status in statuses.items() if status != before.get(pk) and status not in _SETTLED}
+        before |= statuses
+        self._in_progress.difference_update(statuses)
+        self._in_progress.update(pk for pk, status in statuses.items() if status == Status.IN_PROGRESS)
+        return moved | self._in_progress
 
 
 def _end(row: Sequence[Any]) -> datetime | None:

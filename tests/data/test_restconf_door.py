@@ -205,6 +205,45 @@ def test_a_gateway_registers_its_client_with_cdid_first(gateway: Rest, mallory: 
     assert mallory.get(gateway.mine).status == 404
 
 
+@pytest.mark.rows("DATA-REG-025")
+def test_two_cdids_that_are_declared_equal_are_one_client(product: Product, cast: Cast, mallory: Rest) -> None:
+    """A client with two certificates, behind two gateways of its domain; an operator says that it is one."""
+
+    def gateway(number: int) -> Files:
+        name = f"gw{number}.{cast.domain.name}"
+        out = product.home / "clients" / name
+        words = ["client", "add", name, "--domain", cast.domain.name, "--gateway", "--out", str(out), "--json"]
+        return Files(name, product.manage(*words).json["serial"], out)
+
+    cuid = f"behind-{cast.domain.name}"
+    one, two = (Rest(product, gateway(number), cuid=cuid) for number in (1, 2))
+    with closing(one), closing(two):
+        assert one.files is not None
+        assert two.files is not None
+        product.console.manage("client", "equate", two.files.name, "cert-b", one.files.name, "cert-a")
+
+        assert two.post(DOTS_DATA, {CLIENT: [{"cuid": cuid, "cdid": "cert-b"}]}).status == 201
+        assert one.post(DOTS_DATA, {CLIENT: [{"cuid": cuid, "cdid": "cert-a"}]}).fault == (409, "resource-denied")
+        assert one.post_alias(alias(cast)).status == 201
+        assert two.post_acl(acl(cast)).status == 201
+        for rest in (one, two):
+            assert rest.get("aliases/alias=web").status == 200
+            assert rest.get("acls/acl=drops").status == 200
+        assert two.post_alias(alias(cast)).fault == (409, "resource-denied"), "the name is taken, by itself"
+        assert one.get("acls").etag == two.get("acls").etag
+        many = [alias(cast, f"alias-{number}") for number in range(600)]
+        assert one.put("aliases", {f"{MODULE}:aliases": {"alias": many}}).status == 204
+        more = [alias(cast, f"more-{number}") for number in range(401)]
+        assert two.post_alias(*more).fault == (409, "resource-denied"), "the quota is one"
+
+        other = {CLIENT: [{"cuid": f"{cuid}-2", "cdid": "cert-c"}]}
+        assert two.post(DOTS_DATA, other).status == 201
+        assert one.get(f"{DOTS_DATA}/dots-client={cuid}-2").status == 404, "another client"
+        assert mallory.get(one.mine).status == 404
+        assert two.delete("").status == 204
+        assert one.post_alias(alias(cast)).fault == (403, "access-denied"), "to be registered anew"
+
+
 # -- rates, and what lasts
 
 

@@ -108,7 +108,7 @@ def test_too_many_combinations_are_refused_by_name_before_they_are_built():
 
 
 def test_networks_of_an_aligned_box_are_one_prefix():
-    assert networks(Box(4, FIRST - 7, FIRST + 248)) == [ip_network("198.51.100.0/24")]
+    assert networks(Box(4, FIRST - 7, FIRST + 248)) == (ip_network("198.51.100.0/24"),)
     assert len(networks(Box(4, FIRST, FIRST + 1))) == 2
 
 

@@ -13,12 +13,23 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from mitigation.exceptions import MalformedRequest
-from mitigation.models import Change, Client, DomainPrefix, EnforcementPoint, Mitigation, Sample, Transition
+from mitigation.models import (
+    Acl,
+    Change,
+    Client,
+    DomainPrefix,
+    EnforcedAce,
+    EnforcementPoint,
+    Mitigation,
+    Sample,
+    Transition,
+)
 from mitigation.protocol.scope import MitigationRequest, Scope, parse_target_prefix
 from mitigation.protocol.status import Status
 from mitigation.runtime import cursor
 from mitigation.runtime.writer import Item, Writer
-from mitigation.services import domains, mitigations, upkeep
+from mitigation.services import domains, filter_enforcement, locks, mitigations, upkeep
+from mitigation.services.batches import in_batches
 from mitigation.services.mitigations import Evidence, Granted, Outcome, Submission, Withdrawal
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -274,3 +285,32 @@ def test_samples_thinned_by_two_workers_are_counted_once(clients: list[Client]) 
 
     for row in rows:
         assert sum(row.samples.values_list("dropped_packets", flat=True)) == 120
+
+
+def test_what_the_enforcer_notes_of_a_list_waits_for_whoever_deletes_it(clients: list[Client]) -> None:
+    """Else the deletion, which its client asked for, fails by what came to refer to the list meanwhile."""
+    point, client = EnforcementPoint.objects.get(), clients[0]
+    fields = {"created_at": NOW, "refreshed_at": NOW, "expires_at": NOW + timedelta(days=7), "activation_type": 2}
+    row = Acl.objects.create(client=client, cuid="c", name="drops", **fields)
+    proof = EnforcedAce(point=point, acl=row, ace="one", key="k", text="t", drops=True, state="installed", since=NOW)
+    held, noted = threading.Event(), threading.Event()
+
+    def delete() -> None:
+        with transaction.atomic():
+            locks.domains_of_clients([client.pk])
+            assert not EnforcedAce.objects.filter(acl=row).exists()
+            held.set()
+            noted.wait(timeout=0.5)  # which it does not, when it waits for us
+            Acl.objects.filter(pk=row.pk)._raw_delete("default")  # type: ignore[attr-defined]
+
+    def note() -> None:
+        assert held.wait(timeout=60)
+        in_batches([proof], 100, filter_enforcement._insert, now=NOW)
+        noted.set()
+
+    with threads(2) as run:
+        for running in (run(delete), run(note)):
+            running.result(timeout=60)
+
+    assert not Acl.objects.exists()
+    assert not EnforcedAce.objects.exists()

@@ -15,7 +15,7 @@ from requests_and_outcomes import granted, request
 
 from mitigation.drivers.base import Counter, Installed
 from mitigation.exceptions import DotsError, GaveWay
-from mitigation.models import Domain, EnforcementPoint, Hold, Mitigation, Rule, RuleOwner, TargetName
+from mitigation.models import Change, Domain, EnforcementPoint, Hold, Mitigation, Rule, RuleOwner, TargetName
 from mitigation.services import domains, enforcement, holds, mitigations, points, projection
 from mitigation.services.mitigations import Submission, Withdrawal
 from mitigation.services.units import unit_of_work
@@ -158,10 +158,14 @@ _steps = st.lists(
 )
 
 
+@pytest.mark.parametrize("at_once", [enforcement.AT_ONCE, 3])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=_steps)
-def test_following_what_changed_is_as_good_as_looking_at_everything(cast: Any, now: datetime, steps: Any) -> None:
-    with transaction.atomic():
+def test_following_what_changed_is_as_good_as_looking_at_everything(
+    cast: Any, now: datetime, at_once: int, steps: Any
+) -> None:
+    with transaction.atomic(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(enforcement, "AT_ONCE", at_once)
         world = World(cast, now, Watched())
         world.look(full=True)
         for verb, *values in steps:
@@ -216,6 +220,104 @@ def test_one_more_reads_back_and_changes_its_own_rules_only(world: World, submit
     assert world.box.applied[-1] == (own, 0)
     assert Mitigation.objects.get(mid=99).status == 2
     assert not EnforcementPoint.objects.get().is_dirty
+
+
+def test_between_two_looks_at_everything_only_those_are_read_that_changed(
+    world: World, submit: Submit, withdraw: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mid in range(1, 6):
+        granted(submit(world.cast.alice, request(mid, f"198.51.100.{2 * mid}/32")))
+    world.look(full=True)
+    world.look()  # what the first look wrote
+    read: list[int] = []
+    really = projection.Projector._rows
+    monkeypatch.setattr(
+        projection.Projector, "_rows", lambda self, only: read.append(len(rows := really(self, only))) or rows
+    )
+
+    world.look()
+    granted(submit(world.cast.alice, request(9, "198.51.100.99/32")))
+    world.look()
+    world.look()
+    withdraw(world.cast.alice, 1)
+    world.look()
+
+    assert read == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_request_that_comes_while_many_load_waits_for_one_part_only(
+    world: World, submit: Submit, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    monkeypatch.setattr(enforcement, "AT_ONCE", 20)
+    if is_known:
+        world.look(full=True)
+    for mid in range(1, 11):
+        granted(submit(world.cast.alice, request(mid, f"198.51.100.{2 * mid}/32")))
+    really, came = world.box.apply, []
+
+    def apply_and_ask(add: Any, remove: Any) -> None:
+        really(add, remove)
+        came.append({str(one.rule.key).split()[1] for one in add})
+        if len(came) == 1:
+            granted(submit(world.cast.alice, request(99, "198.51.100.99/32")))
+
+    monkeypatch.setattr(world.box, "apply", apply_and_ask)
+
+    world.look(full=not is_known)
+
+    assert came[1] == {"198.51.100.99/32"}
+    assert len(came) >= 4
+    assert all(len(part) <= 3 for part in came)
+    assert set().union(*came) == {f"198.51.100.{last}/32" for last in (*range(2, 22, 2), 99)}
+    assert set(Mitigation.objects.values_list("status", flat=True)) == {2}
+    assert world.box.rules.keys() == projection.project_mitigations(now=world.now).wanted.keys()
+    world.look()
+    assert not EnforcementPoint.objects.get().is_dirty
+
+
+def test_each_part_is_told_when_it_was_read_back(world: World, submit: Submit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enforcement, "AT_ONCE", 20)
+    world.look(full=True)
+    for mid in range(1, 11):
+        granted(submit(world.cast.alice, request(mid, f"198.51.100.{2 * mid}/32")))
+    really, told = world.box.apply, []
+
+    def apply_and_note(add: Any, remove: Any) -> None:
+        told.append(Mitigation.objects.filter(status=2).count())
+        really(add, remove)
+
+    monkeypatch.setattr(world.box, "apply", apply_and_note)
+
+    world.look()
+
+    assert told == [0, 3, 6, 9]
+    assert not Mitigation.objects.exclude(problem="").exists()
+
+
+def test_where_changes_are_no_longer_listed_everything_is_read(
+    world: World, submit: Submit, withdraw: Callable[..., None]
+) -> None:
+    for mid in (1, 2):
+        granted(submit(world.cast.alice, request(mid, f"198.51.100.{2 * mid}/32")))
+    world.look(full=True)
+    granted(submit(world.cast.alice, request(3, "198.51.100.99/32")))
+    Change.objects.all().delete()
+
+    world.look()
+
+    assert set(Mitigation.objects.values_list("status", flat=True)) == {2}
+    assert world.box.rules.keys() == projection.project_mitigations(now=world.now).wanted.keys()
+
+
+def test_a_row_that_changed_without_a_word_is_seen_by_a_look_at_everything(world: World, submit: Submit) -> None:
+    granted(submit(world.cast.alice, request(1, "198.51.100.2/32")))
+    world.look(full=True)
+    Mitigation.objects.update(playbook="discard")
+
+    world.look(full=True)
+
+    assert world.box.rules.keys() == projection.project_mitigations(now=world.now).wanted.keys()
 
 
 def test_after_another_hand_everything_is_looked_at(world: World, submit: Submit) -> None:
