@@ -14,7 +14,6 @@ from django.utils import timezone
 from mitigation.dashboard import formats
 from mitigation.services import logins
 
-
 LONGEST_ADDRESS = 45  # as the database keeps it; one with a zone may be longer
 
 
