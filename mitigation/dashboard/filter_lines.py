@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import threading
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from mitigation.models import Acl
@@ -73,15 +75,46 @@ class Line:
         return filter_rule("", "", parse_ace(self.ace), self.family)
 
 
+class _Known:
+    """Lines of lists as they were last shown; those of the longest ago go when there are too many."""
+
+    def __init__(self, most: int = 50_000) -> None:
+        self._lists: OrderedDict[int, tuple[datetime, tuple[Line, ...]]] = OrderedDict()
+        self._most, self._number = most, 0
+        self._lock = threading.Lock()  # pages and live updates are rendered in several threads
+
+    def of(self, acl: Acl) -> tuple[Line, ...]:
+        stamp = acl.changed_at or acl.created_at
+        with self._lock:
+            known = self._lists.get(acl.pk)
+            if known is not None and known[0] == stamp:
+                self._lists.move_to_end(acl.pk)
+                return known[1]
+        found = _read(acl)
+        with self._lock:
+            self._forget(acl.pk)
+            self._lists[acl.pk] = stamp, found
+            self._number += len(found)
+            while self._number > self._most and len(self._lists) > 1:
+                self._forget(next(iter(self._lists)))
+        return found
+
+    def _forget(self, pk: int) -> None:
+        if pk in self._lists:
+            self._number -= len(self._lists.pop(pk)[1])
+
+
+_known = _Known()
+
+
 def lines(acl: Acl) -> tuple[Line, ...]:
     """Of a row whose entries may be deferred: they are read when they are not known as they are now."""
-    return _lines(acl.pk, acl.changed_at or acl.created_at, acl.acl_type)
+    return _known.of(acl)
 
 
-@lru_cache(maxsize=2_048)
-def _lines(pk: int, stamp: datetime, acl_type: str) -> tuple[Line, ...]:
-    aces = Acl.objects.filter(pk=pk).values_list("aces", flat=True).first() or ()
-    family = AclType(acl_type).family if acl_type else None
+def _read(acl: Acl) -> tuple[Line, ...]:
+    aces = Acl.objects.filter(pk=acl.pk).values_list("aces", flat=True).first() or ()
+    family = AclType(acl.acl_type).family if acl.acl_type else None
     return tuple(Line(number, ace["name"], ace, family) for number, ace in enumerate(aces, start=1))
 
 

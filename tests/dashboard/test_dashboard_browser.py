@@ -19,7 +19,7 @@ from django.utils import timezone
 from playwright.sync_api import expect
 
 from mitigation.dashboard import formats
-from mitigation.models import Mitigation, Transition
+from mitigation.models import Mitigation, RefusedAcl, Transition
 from mitigation.protocol.status import Status
 from mitigation.services import mitigations
 
@@ -303,13 +303,13 @@ def test_a_list_of_filters_is_live_and_can_be_held(looked: Looked, served: Serve
 
 def test_a_refused_list_appears_among_what_needs_a_person(looked: Looked, served: Served) -> None:
     scenes.filtered(timezone.now())
-    refused = cast.RefusedAcl.objects.get()
+    refused = RefusedAcl.objects.get()
     values = {"acl": refused.acl, "point": refused.point, "reason": refused.reason, "since": refused.since}
     refused.delete()
     open_live(looked, served)
     expect(looked.page.locator("[data-live=needs]")).not_to_contain_text("Filter refused")
 
-    cast.RefusedAcl.objects.create(**values)
+    RefusedAcl.objects.create(**values)
     served.changed(("point", 1))
 
     expect(looked.page.locator("[data-live=needs]")).to_contain_text("Filter refused")

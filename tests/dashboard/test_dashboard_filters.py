@@ -15,6 +15,7 @@ import pytest
 from dashboard_browser import NAME
 from django.test import Client
 
+from mitigation.dashboard import filter_lines
 from mitigation.models import Acl, Audit, EnforcedAce, EnforcementPoint, Hold, Mitigation, RefusedAcl
 from mitigation.services import filters, holds
 
@@ -284,6 +285,24 @@ def test_ten_thousand_entries_stay_quick(
         answer = browser_client.get(path)
         assert answer.status_code == 200
         assert time.monotonic() - began < 5, path
+
+
+def test_lines_are_remembered_while_there_is_room_and_as_long_as_nothing_changes(
+    gateway: cast.Client, now: datetime, django_assert_num_queries: Any
+) -> None:
+    first, second = (cast.acl(gateway, name, [TO_US] * 3, now=now) for name in ("first", "second"))
+    known = filter_lines._Known(most=5)
+    assert len(known.of(first)) == 3
+    with django_assert_num_queries(0):
+        known.of(first)
+
+    known.of(second)  # more than there is room for
+    with django_assert_num_queries(1):
+        known.of(first)
+
+    first.changed_at, first.aces = now, first.aces[:1]
+    first.save()
+    assert len(known.of(first)) == 1
 
 
 # -- what happened ----------------------------------------------------------------------------------------------------

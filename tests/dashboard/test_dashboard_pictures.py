@@ -78,7 +78,7 @@ SCENES: dict[str, tuple[Scene, tuple[tuple[str, str], ...]]] = {
 # Whole pages in both themes and widths are for looking at while working; these few are shown in the documentation.
 SHOWN = {
     "now-light", "now-dark", "mitigation-light", "mitigation-dark", "not-enforced-light", "stop-light", "dry-run-light",
-    "empty-light", "quiet-light", "login-dark", "now-dark-phone", "mitigation-light-phone",
+    "empty-light", "quiet-light", "filter-light", "login-dark", "now-dark-phone", "mitigation-light-phone",
 }  # fmt: skip
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
 from equipment import Memory
 from filter_lists import stored
 from requests_and_outcomes import request
@@ -200,6 +204,23 @@ def test_a_hold_stays_as_it_was_thrown_and_what_is_gone_or_free_is_said(cast: An
         filters.release(row.pk, actor=OPERATOR, now=now)
     with pytest.raises(NotFound, match="gone"):
         filters.hold(row.pk + 1, actor=OPERATOR, reason="", now=now)
+
+
+def test_the_command_holds_shows_and_releases(cast: Any, now: datetime) -> None:
+    row = stored(cast.alice, timezone.now())
+    out = io.StringIO()
+
+    call_command("filter", "hold", str(row.pk), "--reason", "no", stdout=out)
+    call_command("filter", "list", stdout=out)
+    call_command("filter", "release", str(row.pk), stdout=out)
+
+    assert f"filter {row.pk} is held" in out.getvalue()
+    assert re.search(r"x +immediate +1 +False +no ", out.getvalue())
+    assert f"filter {row.pk} is released" in out.getvalue()
+    doors = list(Audit.objects.filter(action__in=["acl-hold", "acl-release"]).values_list("door", flat=True))
+    assert doors == ["command", "command"]
+    with pytest.raises(CommandError, match="nobody holds"):
+        call_command("filter", "release", str(row.pk))
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------

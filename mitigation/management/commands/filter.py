@@ -9,7 +9,7 @@ from typing import Any
 from mitigation.management.commands._output import Verbs, actor, now
 from mitigation.models import Acl
 from mitigation.protocol.filters import ActivationType
-from mitigation.services import filter_conflicts
+from mitigation.services import filter_conflicts, filters
 
 
 class Command(Verbs):
@@ -18,6 +18,8 @@ class Command(Verbs):
         "list": "the filters there are",
         "allow": "enforce one that waits, beside the one that it contradicts",
         "refuse": "remove one that waits",
+        "hold": "take one out of force, whatever its client has it do, until it is released",
+        "release": "have one that is held stand again as its client has it",
     }
 
     def arguments_list(self, parser: ArgumentParser) -> None:
@@ -37,6 +39,7 @@ class Command(Verbs):
                 "activation": ActivationType(row.activation_type).name.lower().replace("_", "-"),
                 "entries": row.ace_count,
                 "waits": row.awaits_operator,
+                "held": row.held_reason if row.held_at else None,
                 "expires": row.expires_at,
             }
             for row in rows.order_by("client__domain__name", "client__name", "cuid", "position", "pk").defer("aces")
@@ -59,3 +62,17 @@ class Command(Verbs):
         row = filter_conflicts.refuse(options["id"], reason=options["reason"], actor=actor(), now=now())
         sentence = f"filter {row.name} of {row.client} is removed"
         self.show_one({"id": options["id"], "name": row.name}, options, sentence=sentence)
+
+    def arguments_hold(self, parser: ArgumentParser) -> None:
+        self.arguments_refuse(parser)
+
+    def do_hold(self, options: Mapping[str, Any]) -> None:
+        filters.hold(options["id"], reason=options["reason"], actor=actor(), now=now(), door="command")
+        self.show_one({"id": options["id"]}, options, sentence=f"filter {options['id']} is held")
+
+    def arguments_release(self, parser: ArgumentParser) -> None:
+        self.arguments_allow(parser)
+
+    def do_release(self, options: Mapping[str, Any]) -> None:
+        filters.release(options["id"], actor=actor(), now=now(), door="command")
+        self.show_one({"id": options["id"]}, options, sentence=f"filter {options['id']} is released")
