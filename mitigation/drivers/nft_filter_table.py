@@ -50,6 +50,7 @@ class NftFilters:
         self._known: dict[str, list[str]] = {}  # comments of chains, as they were read
         self._read_at: tuple[int | None, int] = (None, 0)  # the kernel's generation, and changes of our own until then
         self._touched: set[str] = set()  # chains of ours that were changed since
+        self._counter_names: set[str] | None = None  # as of the same reading, with what we made and took away since
 
     # Reading
 
@@ -92,6 +93,7 @@ class NftFilters:
         if then is None or now is None or now != (then + self._table.nft.changes - changes) % 2**32:
             self._read_at = (now, self._table.nft.changes)
             self._known = netlink.rule_comments(table)
+            self._counter_names = None
         else:
             for chain in self._touched:
                 self._known[chain] = netlink.rule_comments(table, chain).get(chain, [])
@@ -125,7 +127,7 @@ class NftFilters:
     def forget(self) -> None:
         """The table goes, or much of it: last totals are kept, and nothing that was read holds any more."""
         self.parting.extend(map(_as_counter, self._counters()))
-        self._read_at = (None, 0)
+        self._read_at, self._counter_names = (None, 0), None
 
     def drop_counters(self) -> None:
         """All of them, after `forget` and after the chains that used them."""
@@ -134,10 +136,14 @@ class NftFilters:
     def _make(self, wanted: Iterable[FilterChains], comments: Mapping[str, list[str]]) -> set[str]:
         """Everything that no packet is led to yet, and again what somebody has changed; the counters there were."""
         ruleset = self._table.ruleset
-        there, existing = {one.name for one in self._counters()}, self._table.netlink.chains(ruleset.table).keys()
+        if self._counter_names is None:  # ten thousand take a while to read
+            self._counter_names = {one.name for one in self._counters()}
+        there, existing = set(self._counter_names), self._table.netlink.chains(ruleset.table).keys()
         epoch = secrets.token_hex(4)
         lines: list[str] = []
+        made: set[str] = set()
         for one in wanted:
+            made |= one.counters - there
             lines += [
                 f'add counter inet {ruleset.table} {name} {{ comment "{epoch}" }}\n'
                 for name in sorted(one.counters - there)
@@ -149,6 +155,7 @@ class NftFilters:
             self._touched.update(chain.name for chain in missing)
         if lines:
             self._table.nft.change("".join(lines))
+            self._counter_names |= made
         return there
 
     def _switch(
@@ -204,6 +211,8 @@ class NftFilters:
         if names:
             table = self._table.ruleset.table
             self._table.nft.change("".join(f"delete counter inet {table} {name}\n" for name in sorted(names)))
+            if self._counter_names is not None:
+                self._counter_names -= names
 
 
 def _led(one: DesiredFilters, chains: FilterChains) -> list[_Led]:

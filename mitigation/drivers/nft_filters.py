@@ -70,6 +70,7 @@ class FilterTexts:
         self.mark = mark
         self._rendered = lru_cache(maxsize=1 << 17)(self._render)  # rules are compared by identity
         self._segmented = lru_cache(maxsize=1 << 13)(self._segments)
+        self._stretch = lru_cache(maxsize=1 << 13)(self._segment)  # an entry more changes one of a long list
 
     def chains(self, filters: FilterSet) -> FilterChains:
         below: list[Chain] = []
@@ -86,13 +87,12 @@ class FilterTexts:
 
     def _segments(self, filters: FilterList) -> tuple[list[Chain], list[Chain]]:
         limits = [chain for rule in filters.rules if (chain := self._limit(rule)) is not None]
-        segments = []
-        for at in range(0, len(filters.rules), SEGMENT):
-            some = filters.rules[at : at + SEGMENT]
-            texts = (*guards(some), *(text for rule in some for text in self._rendered(rule)))
-            if texts:
-                segments.append(Chain(f"acl_{_hash(chr(10).join(texts))}_{self.version}", texts))
-        return limits, segments
+        stretches = (filters.rules[at : at + SEGMENT] for at in range(0, len(filters.rules), SEGMENT))
+        return limits, [chain for some in stretches if (chain := self._stretch(some)) is not None]
+
+    def _segment(self, rules: tuple[FilterRule, ...]) -> Chain | None:
+        texts = (*guards(rules), *(text for rule in rules for text in self._rendered(rule)))
+        return Chain(f"acl_{_hash(chr(10).join(texts))}_{self.version}", texts) if texts else None
 
     def _render(self, rule: FilterRule) -> tuple[str, ...]:
         action = f"counter name {counter_name(rule)} {self._verdict(rule)}"

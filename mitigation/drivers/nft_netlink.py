@@ -200,6 +200,9 @@ class Netlink:
                 self._kept[1].close()
             self._kept = None
 
+    def __del__(self) -> None:
+        self.close()
+
     def _open(self) -> socket.socket:
         opened: list[socket.socket | OSError] = []
 

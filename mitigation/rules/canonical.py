@@ -76,6 +76,23 @@ class Parameters:
     interfaces: tuple[str, ...] = ()
 
     @cached_property
+    def _hash(self) -> int:
+        everything = (
+            self.rate,
+            self.burst,
+            self.source_ports,
+            self.source_prefixes,
+            self.buckets,
+            self.mark,
+            self.mask,
+        )
+        return hash((everything, self.interfaces))
+
+    def __hash__(self) -> int:
+        """Worked out once: prefixes take long."""
+        return self._hash
+
+    @cached_property
     def digest(self) -> str:
         """Empty for no parameters, else eight characters that differ between different parameters."""
         if self == Parameters():

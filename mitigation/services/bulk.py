@@ -6,10 +6,12 @@ A PUT writes four rows: `bulk_create` and `bulk_update` took more than half of i
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connection
 from django.db.models import Field, Model
+
+Row = TypeVar("Row")
 
 _VALUES = 20_000  # in one statement; SQLite takes 32,766
 
@@ -21,17 +23,30 @@ def insert(rows: Sequence[Model]) -> None:
     model = type(rows[0])
     key = model._meta.pk
     fields = [field for field in model._meta.local_concrete_fields if field is not key or rows[0].pk is not None]
+    prepare = _Prepared()
+    numbers = _insert(model, fields, [list(prepare(row, fields)) for row in rows])
+    for row, number in zip(rows, numbers, strict=True):
+        row.pk = number
+        row._state.adding, row._state.db = False, connection.alias
+
+
+def insert_values(model: type[Model], names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write new rows of these fields alone, of values that the database takes as they are."""
+    _insert(model, [model._meta.get_field(name) for name in names], rows)
+
+
+def _insert(model: type[Model], fields: Sequence[Any], rows: Sequence[Sequence[Any]]) -> list[Any]:
+    """The ids, in the order of the rows."""
     columns = ", ".join(_quoted(field) for field in fields)
     one = f"({', '.join(['%s'] * len(fields))})"
     begin = f"INSERT INTO {connection.ops.quote_name(model._meta.db_table)} ({columns}) VALUES "  # noqa: S608  names are ours
-    prepare = _Prepared()
+    numbers: list[Any] = []
     for some in _chunks(rows, len(fields)):
-        values = [value for row in some for value in prepare(row, fields)]
+        values = [value for row in some for value in row]
         with connection.cursor() as cursor:
-            cursor.execute(f"{begin}{', '.join([one] * len(some))} RETURNING {_quoted(key)}", values)
-            for row, (number,) in zip(some, cursor.fetchall(), strict=True):
-                row.pk = number
-                row._state.adding, row._state.db = False, connection.alias
+            cursor.execute(f"{begin}{', '.join([one] * len(some))} RETURNING {_quoted(model._meta.pk)}", values)
+            numbers += [number for (number,) in cursor.fetchall()]
+    return numbers
 
 
 def update(rows: Sequence[Model], names: Sequence[str]) -> None:
@@ -72,7 +87,7 @@ def _quoted(field: Field[Any, Any]) -> str:
     return connection.ops.quote_name(str(field.column))
 
 
-def _chunks(rows: Sequence[Model], width: int) -> Iterator[Sequence[Model]]:
+def _chunks(rows: Sequence[Row], width: int) -> Iterator[Sequence[Row]]:
     size = _VALUES // width
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

@@ -383,6 +383,9 @@ def _bring_about(
             follow({one.rule.key for one in add} | remove, frozenset())
             before = driver.installed()
             add, remove = _difference(projection.wanted, before, projection, now=clock())
+            if not add and not remove and not thorough:
+                driver.tidy()
+                return before, ""
         standing.is_known = False
         driver.apply(add, remove)
         if remove:  # the last totals of what went, while its rows are still there
@@ -509,9 +512,13 @@ def _write_owners(
     wanted = {(rules[key], owner) for key, one in told.items() for owner in one.owners}
     existing = {(rule_id, owner): pk for pk, rule_id, owner in raw(links.values_list("pk", "rule_id", "mitigation_id"))}
     gone = [pk for pair, pk in existing.items() if pair not in wanted]
-    fresh = [RuleOwner(rule_id=rule, mitigation_id=owner) for rule, owner in sorted(wanted - existing.keys())]
+    fresh = sorted(wanted - existing.keys())
     in_batches(gone, OWNERS_AT_ONCE, lambda some, _: _delete(RuleOwner.objects.filter(pk__in=some)), now=now)
-    in_batches(fresh, OWNERS_AT_ONCE, lambda some, _: bulk.insert(some), now=now)
+    in_batches(fresh, OWNERS_AT_ONCE, lambda some, _: _link(some), now=now)
+
+
+def _link(pairs: Sequence[tuple[int, int]]) -> None:
+    bulk.insert_values(RuleOwner, ("rule", "mitigation"), pairs)
 
 
 def _evidence(
