@@ -169,7 +169,7 @@ def filtered(now: datetime) -> list[Acl]:
         cast.acl(bea, "opposite", [ntp], now=now, position=2, action="accept", awaits_operator=True),
         cast.acl(carol, "six", [six], now=now),
     ]  # fmt: skip
-    for which, (bits, share) in ((0, (4e6, 0.0)), (1, (2.1e9, 1.0)), (2, (9.6e8, 1.0)), (8, (0.0, 0.0))):
+    for which, (bits, share) in ((0, (4e6, 0.0)), (1, (2.1e9, 0.43)), (2, (9.6e8, 1.0)), (8, (0.0, 0.0))):
         cast.enforce(made[which], point, now=now, bits=bits, dropped=share)
     RefusedAcl.objects.create(
         point=point, acl=made[3], reason="more entries than this equipment takes: 20,001 of 20,000",
