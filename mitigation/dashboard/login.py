@@ -14,6 +14,8 @@ from django.utils import timezone
 from mitigation.dashboard import formats
 from mitigation.services import logins
 
+LONGEST_ADDRESS = 45  # as the database keeps it; one with a zone may be longer
+
 
 class LoginForm(AuthenticationForm):
     """`must_wait`: in how many seconds the next try is looked at; this one was not."""
@@ -24,7 +26,7 @@ class LoginForm(AuthenticationForm):
         name, password = self.cleaned_data.get("username"), self.cleaned_data.get("password")
         if not name or not password:
             return super().clean()
-        address = self.request.META.get("REMOTE_ADDR", "")
+        address = self.request.META.get("REMOTE_ADDR", "")[:LONGEST_ADDRESS]
         try:
             logins.begin(name, address, now=timezone.now())
         except logins.MustWait as refusal:

@@ -151,7 +151,7 @@ def _show(
         "changed": changed,
         "wrong": [field for group in groups for field in group.fields if field.error],
         "other_faults": [why for name, why in faults.items() if name not in shown],
-        "effect": f"{formats.plural(running, 'mitigation')} of this domain run: their rules follow within seconds."
+        "effect": f"{formats.plural(running, 'running mitigation')} of this domain: rules follow within seconds."
         if running
         else "None of its mitigations runs now: it holds for the next request.",
         "current": "domains",

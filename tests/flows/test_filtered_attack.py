@@ -183,7 +183,7 @@ def test_what_was_counted_outlives_the_table_and_the_filter_comes_back(lab: Topo
     until(lambda: door.statistics("lasting")[0].get("matched-packets") == 42, within=5, what="42 counted")
 
 
-@pytest.mark.rows("ENF-STA-001", "ENF-GEN-008")
+@pytest.mark.rows("ENF-STA-001")
 def test_operators_see_what_stands_and_what_it_met_and_hold_it(lab: Topology, router: Product, door: Door) -> None:
     port = {"destination-port-range-or-operator": {"port": 9997}}
     door.put("shown", ({"ipv4": TO_VICTIM, "udp": port}, DROP), activation_type="immediate")

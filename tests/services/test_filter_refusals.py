@@ -163,7 +163,6 @@ def test_a_held_list_does_not_stand_until_it_is_released(cast: Any, driver: Memo
     assert told("acl-release") == [(OPERATOR, subject, None, None)]
 
 
-@pytest.mark.rows("SIG-FLT-013")
 def test_the_client_cannot_switch_a_held_list_on(cast: Any, driver: Memory, look: Look, now: datetime) -> None:
     row = stored(cast.alice, now, kind=ActivationType.DEACTIVATE)
     filters.hold(row.pk, actor=OPERATOR, reason="no", now=now)
