@@ -77,12 +77,18 @@ class _Tally:
         yield ""
         yield f"{'passing':>7} {'covered':>7} {'rows':>5}  section"
         total = [0, 0, 0]
+        untouched: dict[str, list[int]] = defaultdict(list)
         for (file, section), ids in sections.items():
             covered = [row for row in ids if row in self._seen]
             passing = [row for row in covered if row not in self._failed]
             figures = (len(passing), len(covered), len(ids))
             total = [before + now for before, now in zip(total, figures, strict=True)]
-            yield f"{figures[0]:7} {figures[1]:7} {figures[2]:5}  {file}: {section}"
+            if covered:
+                yield f"{figures[0]:7} {figures[1]:7} {figures[2]:5}  {file}: {section}"
+            else:
+                untouched[file].append(len(ids))
+        for file, rows in untouched.items():
+            yield f"{0:7} {0:7} {sum(rows):5}  {file}: {len(rows)} sections that no test of this run names"
         yield f"{total[0]:7} {total[1]:7} {total[2]:5}  all"
         if self._failed:
             yield f"rows with a test that does not pass: {', '.join(sorted(self._failed))}"

@@ -270,6 +270,37 @@ def test_an_element_that_is_gone_is_missed_among_some(lab, driver, word):
     assert driver.installed_among(keys(rules)) == {}
 
 
+def test_one_that_is_gone_among_many_is_the_only_one_missed(lab, driver):
+    """The kernel stops answering at the first that is not there."""
+    rules = discard(scope(*(f"203.0.113.{2 * n}/32" for n in range(40)), protocols=(17,)))
+    driver.apply(for_a_while(rules), ())
+    name = _named(lab, "scope_discard_ports4")
+    lab.router.run("nft", "delete", "element", "inet", "dots", name, "{ 203.0.113.20 . udp . 0-65535 }")
+    driver._read_at = (driver._netlink.generation(), driver._nft.changes)  # as if that had been seen
+
+    found = driver.installed_among(keys(rules))
+
+    assert keys(rules) - found.keys() == {rule.key for rule in rules if " 203.0.113.20/32 " in rule.key}
+
+
+def test_chains_are_read_again_when_somebody_changed_anything_and_not_else(lab, driver, monkeypatch):
+    first, second, third = (discard(scope(f"203.0.113.{n}/32", protocols=(17,))) for n in (2, 4, 6))
+    driver.apply(for_a_while(first), ())
+    driver.installed()
+    driver.installed_among(keys(first))
+    really, read = driver._netlink.chains, []
+    monkeypatch.setattr(driver._netlink, "chains", lambda table: read.append(table) or really(table))
+
+    driver.apply(for_a_while(second), ())
+    assert driver.installed_among(keys(second)).keys() == keys(second)
+    assert read == []
+
+    lab.router.run("nft", "add", "table", "ip", "theirs")
+    driver.apply(for_a_while(third), ())
+    lab.router.run("nft", "delete", "table", "ip", "theirs")
+    assert read == ["dots"]
+
+
 def test_another_rule_at_the_same_place_is_not_taken_for_it(lab, driver):
     """A wider box covers the address that is asked for."""
     host, network = (discard(scope(where, protocols=(17,))) for where in (HOST[4], NETWORK[4]))
