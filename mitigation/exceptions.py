@@ -17,7 +17,7 @@ class MalformedRequest(DotsError):
     """The request breaks the DOTS protocol or asks for what this client may not ask for (RFC 9132, section 9: 4.00)."""
 
 
-class UnfitPolicy(MalformedRequest):
+class UnfitPolicy(DotsError):
     """A domain's policy would make no sense: `faults` says why, by field or playbook parameter."""
 
     def __init__(self, faults: dict[str, str]) -> None:

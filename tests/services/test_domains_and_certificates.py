@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from mitigation.exceptions import MalformedRequest, NotFound
+from mitigation.exceptions import MalformedRequest, NotFound, UnfitPolicy
 from mitigation.models import Audit, Change, Credential, Domain, DomainPrefix
 from mitigation.pki.authority import Authority, initialise, open_authority
 from mitigation.pki.home import Home
@@ -112,8 +112,8 @@ def test_a_domains_policy_is_changed_and_audited(cast: Any, now: datetime) -> No
     for name, values, error in (
         ("a.example", {"name": "x"}, MalformedRequest),
         ("a.example", {}, MalformedRequest),
-        ("a.example", {"attack_over_after": -1}, MalformedRequest),
-        ("a.example", {"conflict_policy": "whatever"}, MalformedRequest),
+        ("a.example", {"attack_over_after": -1}, UnfitPolicy),
+        ("a.example", {"conflict_policy": "whatever"}, UnfitPolicy),
         ("nobody", {"attack_over_after": 1}, NotFound),
     ):
         with pytest.raises(error):

@@ -16,7 +16,7 @@ from equipment import Memory
 from requests_and_outcomes import granted, refused, request
 
 from mitigation.drivers.base import Counter
-from mitigation.exceptions import MalformedRequest, OutsidePolicy, Unavailable
+from mitigation.exceptions import OutsidePolicy, Unavailable, UnfitPolicy
 from mitigation.models import Audit, Domain, EnforcementPoint, Mitigation, Rule
 from mitigation.protocol.scope import Scope, parse_target_prefix
 from mitigation.protocol.status import Status
@@ -227,10 +227,10 @@ def test_the_longest_lifetime_is_granted_and_no_more(cast: Any, submit: Submit, 
 
 
 def test_the_domains_playbook_is_one_of_those_allowed(cast: Any, policy: Callable[..., Domain], now: datetime) -> None:
-    with pytest.raises(MalformedRequest, match="the domain's playbook is shield, and only discard would be allowed"):
+    with pytest.raises(UnfitPolicy, match="the domain's playbook is shield, and only discard would be allowed"):
         policy(allowed_playbooks=["discard"])
     policy(allowed_playbooks=["discard"], playbook="discard")
-    with pytest.raises(MalformedRequest, match="there is no playbook nonsense; known are"):
+    with pytest.raises(UnfitPolicy, match="there is no playbook nonsense; known are"):
         policy(playbook="nonsense")
 
     assert planned(now, playbook="shield").refused == "this domain's policy does not allow the playbook shield"

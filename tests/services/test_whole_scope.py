@@ -11,7 +11,7 @@ from equipment import Memory
 from requests_and_outcomes import request
 
 from mitigation.drivers.base import Counter
-from mitigation.exceptions import MalformedRequest
+from mitigation.exceptions import UnfitPolicy
 from mitigation.models import Domain, EnforcementPoint, Mitigation, Rule, Sample
 from mitigation.protocol.status import Status
 from mitigation.rules.canonical import Kind
@@ -140,7 +140,7 @@ def test_a_redirection_may_not_use_the_bit_of_filters(
     cast: Any, submit: Submit, reconcile: Reconcile, driver: Memory, settings: Any, now: datetime
 ) -> None:
     wide: dict[str, Any] = {"redirect_mask": 0x3F000000}
-    with pytest.raises(MalformedRequest, match="holds 0x20000000, the bit of clients' filters"):
+    with pytest.raises(UnfitPolicy, match="holds 0x20000000, the bit of clients' filters"):
         domains.change_domain("a.example", {"playbook_parameters": wide}, actor="test", now=now)
 
     use("redirect")

@@ -88,6 +88,7 @@ def test_every_refusal_is_in_the_table() -> None:
         exceptions.Ignored,
         exceptions.NotByThisPerson,
         exceptions.StorageRefused,
+        exceptions.UnfitPolicy,
     }
     assert own - not_for_peers == set(errors.CODES)
 
