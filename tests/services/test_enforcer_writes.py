@@ -15,7 +15,7 @@ from requests_and_outcomes import request
 
 from mitigation.drivers.base import Counter
 from mitigation.models import EnforcementPoint, Mitigation, Rule, Sample
-from mitigation.services import batches, counting, enforcement, evidence
+from mitigation.services import batches, counting, enforcement, evidence, rule_rows
 from mitigation.services.units import unit_of_work
 from mitigation.tasks import enforcement as tasks
 
@@ -145,7 +145,7 @@ def test_an_end_in_the_middle_loses_nothing_and_counts_nothing_twice(
     monkeypatch: Any,
 ) -> None:
     monkeypatch.setattr(batches, "LONGEST_PAUSE", 0.0)
-    for module, name in ((counting, "RULES_AT_ONCE"), (enforcement, "RULES_AT_ONCE"), (evidence, "AT_ONCE")):
+    for module, name in ((counting, "RULES_AT_ONCE"), (rule_rows, "RULES_AT_ONCE"), (evidence, "AT_ONCE")):
         monkeypatch.setattr(module, name, 3)
     left = [2]
 
