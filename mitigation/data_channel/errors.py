@@ -16,8 +16,9 @@ from mitigation.data_channel.renderers import MEDIA_TYPE
 from mitigation.exceptions import DotsError, Unavailable
 from mitigation.protocol.edits import NoSuchNode, Taken
 from mitigation.protocol.trees import MODULE, Path, TreeFault
-from mitigation.services.datastore import OverQuota, ReadOnly, Unregistered
+from mitigation.services.datastore import Unregistered
 from mitigation.services.filter_checks import Contradiction
+from mitigation.services.tree_writing import OverQuota, ReadOnly
 
 log = logging.getLogger(__name__)
 

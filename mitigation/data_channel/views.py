@@ -25,7 +25,8 @@ from mitigation.models import Client
 from mitigation.protocol.edits import NoSuchNode, Place, exists, find, is_set, path_of
 from mitigation.protocol.nodes import CAPABILITIES, DOTS_CLIENT, DOTS_DATA, Node, Shape, container, inherits, leaf
 from mitigation.services import datastore, filter_checks, filter_enforcement
-from mitigation.services.datastore import Store, Unregistered
+from mitigation.services.client_trees import Store
+from mitigation.services.datastore import Unregistered
 
 _LINKS = {"links": [{"rel": "restconf", "href": paths.ROOT}]}
 _XRD = (

@@ -20,7 +20,7 @@ from mitigation.protocol import early_filters as forms
 from mitigation.protocol.constants import JSON
 from mitigation.protocol.early_filters import EarlyFilter
 from mitigation.protocol.edits import Taken
-from mitigation.services.datastore import OverQuota
+from mitigation.services.tree_writing import OverQuota
 from mitigation.signal_channel import options
 from mitigation.signal_channel.blocks import Blocks, with_block1
 from mitigation.signal_channel.book import Identity
