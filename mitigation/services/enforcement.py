@@ -40,6 +40,7 @@ class Standing:
         self.projector = Projector()
         self.installed: dict[str, datetime] = {}
         self.is_known = False
+        self.has_leavings = False  # rules went since everything was read: what they alone needed may be there still
         self.written: Written = {}  # counters as the rows have them
         self.filters = StandingFilters()
 
@@ -185,6 +186,7 @@ def _conclude(
         # Whatever another hand took away after the difference was known shows in this reading, and in no later one
         # that only looks whether somebody was at work since: the next look reads and compares everything again.
         standing.is_known = installed.keys() == projection.wanted.keys()
+        standing.has_leavings = False
 
 
 def _until(installed: Mapping[str, Installed], now: datetime) -> dict[str, datetime]:
@@ -293,6 +295,7 @@ def _follow(
             driver.apply(add, remove)
         if remove:
             count(point.pk, driver, clock=clock, only_parting=True, written=standing.written)
+        standing.has_leavings |= not moved <= wanted.keys()
         installed = driver.installed_among(wanted.keys())
     except DriverError as error:
         log.error("point %s: %s", point.name, error)

@@ -28,6 +28,10 @@ FULL_LOOK = 30.0  # seconds between reconciliations when nothing is dirty
 # theirs, and often, so looks take no more than half of the time: that many times as long passes between them.
 REST = 1.0
 
+# Nothing of ours that nobody wants stays for more than some five seconds, but looks for that take a tenth of the time.
+CLEAN_AFTER = 3.0
+CLEAN_REST = 10.0
+
 LONGEST_WAIT = 60.0  # seconds since the last one: then a full look, or counting, gives way to nothing any more
 
 log = logging.getLogger(__name__)
@@ -81,8 +85,11 @@ def _is_due(point: EnforcementPoint) -> bool:
     standing = _standing.get(point.pk)
     if standing is not None and standing.filters.is_due(_now()):
         return True
-    if since <= REST * _last_took.get(point.pk, 0.0):
+    took = _last_took.get(point.pk, 0.0)
+    if since <= REST * took:
         return False
+    if standing is not None and standing.has_leavings and since > max(CLEAN_AFTER, CLEAN_REST * took):
+        return True
     is_settled = standing is None or standing.is_settled or not point.enforces
     return not is_settled or not _driver(point).is_as_read()
 

@@ -201,12 +201,12 @@ def test_under_attack_nothing_needs_the_data_channel(
 
 @pytest.mark.rows("DATA-OPS-001", "DATA-OPS-002")
 def test_nothing_but_the_data_channel_configures_aliases_and_filters(connect: Connect) -> None:
-    """Operators judge what waits, and set policies: no command makes or changes an alias or an entry of a filter.
+    """Operators judge what waits, hold lists back and set policies: no command makes or changes an alias or an entry.
 
     Lists that the signal channel keeps in the early draft's form are not the data channel's to change.
     """
     verbs = {name: set(getattr(load_command_class("mitigation", name), "verbs", ())) for name in OWN_COMMANDS}
-    assert verbs["filter"] == {"list", "allow", "refuse"}
+    assert verbs["filter"] == {"list", "allow", "refuse", "hold", "release"}
     assert not [name for name in verbs if "alias" in name or "acl" in name]
 
     reserved = f"{DOTS_DATA}/dots-client=early-draft-1"

@@ -16,6 +16,7 @@ from requests_and_outcomes import request
 from mitigation.drivers.base import Counter
 from mitigation.models import EnforcementPoint, Mitigation, Rule, Sample
 from mitigation.services import batches, counting, enforcement, evidence, rule_rows
+from mitigation.services.filter_projection import FilterProjection
 from mitigation.services.units import unit_of_work
 from mitigation.tasks import enforcement as tasks
 
@@ -241,4 +242,10 @@ def test_a_look_is_due_when_somebody_changed_something_or_the_point_was_down(
     assert not due(took=2.0)
     monkeypatch.setitem(tasks._standing, point.pk, enforcement.Standing())
     assert due(took=2.0), "the last look did not find all that it had put there"
+    tasks._standing[point.pk].is_known, tasks._standing[point.pk].filters.projection = True, FilterProjection()
+    assert not due(took=2.0)
+    tasks._standing[point.pk].has_leavings = True
+    assert due(took=0.2)
+    assert not due(took=2.0), "cleaning takes a tenth of the time, no more"
+    tasks._standing[point.pk] = enforcement.Standing()
     assert not due(took=20.0)
