@@ -10,6 +10,7 @@ sending namespace changes nothing. Run inside a namespace:
 from __future__ import annotations
 
 import json
+import math
 import select
 import socket
 import struct
@@ -96,14 +97,18 @@ def finish_sending(process: subprocess.Popen[str], timeout: float = 60.0) -> lis
 
 @dataclass
 class Receiver:
-    """Counts what arrives in a namespace, from entering until `stop`; a full socket buffer is an error, not a loss."""
+    """Counts what arrives in a namespace, from entering until `stop`; a full socket buffer is an error, not a loss.
+
+    `linger`: seconds that it goes on at most after `stop`, for a flood that does not end.
+    """
 
     namespace: Namespace
     interface: str = UPLINK
+    linger: float = 3600.0
     _process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def __enter__(self) -> Receiver:
-        self._process = self.namespace.start_module("lab.packets", "receive", self.interface)
+        self._process = self.namespace.start_module("lab.packets", "receive", self.interface, str(self.linger))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -235,13 +240,13 @@ def _send_flow(flow: Flow, link: socket.socket, interface: str) -> Sent:
     return Sent(*counts)
 
 
-def _receive(interface: str) -> dict[str, Any]:
+def _receive(interface: str, linger: float) -> dict[str, Any]:
     counts: Counter[tuple[Any, ...]] = Counter()
     with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0) as link:
         link.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
         link.bind((interface, 3))  # ETH_P_ALL; not before, or packets of other interfaces come in
         print("ready", flush=True)
-        for packet in _until_closed(link):
+        for packet in _until_closed(link, linger):
             counts[_read(packet)] += 1
         lost = struct.unpack("II", link.getsockopt(263, 6, 8))[1]  # SOL_PACKET, PACKET_STATISTICS
     names = [one.name for one in fields(Seen) if one.name != "packets"]
@@ -249,12 +254,12 @@ def _receive(interface: str) -> dict[str, Any]:
     return {"lost": lost, "seen": seen}
 
 
-def _until_closed(link: socket.socket) -> Iterator[bytes]:
-    is_open = True
-    while True:
+def _until_closed(link: socket.socket, linger: float) -> Iterator[bytes]:
+    is_open, ends = True, math.inf
+    while time.monotonic() < ends:
         ready, _, _ = select.select([link, sys.stdin] if is_open else [link], [], [], None if is_open else IDLE_SECONDS)
         if sys.stdin in ready:
-            is_open = False
+            is_open, ends = False, time.monotonic() + linger
         if link in ready:
             packet, (_, ethertype, packet_type, *_rest) = link.recvfrom(65535)
             if ethertype in _ETHERTYPE.values() and packet_type != socket.PACKET_OUTGOING:
@@ -284,8 +289,8 @@ def main(arguments: list[str]) -> None:
         case ["send", specification]:
             flows = [Flow(**{**one, "sources": tuple(one["sources"])}) for one in json.loads(specification)]
             print(json.dumps([asdict(sent) for sent in _send_flows(flows, UPLINK)]))
-        case ["receive", interface]:
-            print(json.dumps(_receive(interface)))
+        case ["receive", interface, linger]:
+            print(json.dumps(_receive(interface, float(linger))))
         case _:
             raise SystemExit(__doc__)
 

@@ -442,9 +442,16 @@ def test_a_filter_runs_out_but_not_while_a_mitigation_runs(
         console.run(expire, cuid=alice.cuid)
         assert read(alice, query="")["pending-lifetime"] == 0
         assert alice.post_acl(acl(cast)).status == 409
-        console.run("Mitigation.objects.filter(client__name=name).delete()", name=cast.alice.name)
+        console.run(STOP, name=cast.alice.name)
     assert alice.get("acls/acl=drops").status == 404
     assert alice.post_acl(acl(cast)).status == 201
+
+
+STOP = """
+from mitigation.services import mitigations
+row = Mitigation.objects.live().get(client__name=name)
+mitigations.stop(row.pk, actor="operator", reason="stopped by an operator", now=now)
+"""
 
 
 @pytest.mark.rows("DATA-CAP-002", "DATA-CAP-003", "DATA-CAP-008", "DATA-CAP-009", "DATA-CAP-013", "DATA-CAP-015")

@@ -69,13 +69,13 @@ def test_what_the_shield_lets_pass_is_held_to_the_rate_and_let_go_afterwards(lab
     # The shield knows nothing of it: all of it arrives, until it has lasted too long.
     # It is ended by hand: how long a busy machine takes for the steps below, nobody knows.
     attack = packets.start_sending(lab.attacker, flood(180))
-    with Receiver(lab.victim) as receiver:
+    with Receiver(lab.victim, linger=0.5) as receiver:
         until(lambda: shown()["playbook"] == "ratelimit", within=25, what="a step up")
         assert total(receiver.stop(), destination_port=4444) > 2 * FLOOD
     until(lambda: limits(lab) == 1, within=10, what="the limit in the kernel")
 
     # Now its rate passes, of all sources together.
-    with Receiver(lab.victim) as receiver:
+    with Receiver(lab.victim, linger=0.5) as receiver:
         began = time.monotonic()
         until(lambda: time.monotonic() - began > 4, what="four seconds of the flood")
         seen = receiver.stop()
