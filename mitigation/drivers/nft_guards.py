@@ -93,5 +93,6 @@ def _address(name: str, prefixes: Sequence[Network | None]) -> list[str]:
     if len(named) < len(prefixes) or len(versions) > 1:
         return []
     header = "ip" if versions == {4} else "ip6"
+    # All of one version, which the types do not tell.
     together = ", ".join(map(str, collapse_addresses(named)))  # type: ignore[type-var]
     return [f"{header} {name} != {{ {together} }} return"]

@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('position', models.PositiveIntegerField()),
                 ('fingerprint', models.CharField(max_length=64)),
-                ('map_type', models.CharField(choices=[('specified', 'Specified'), ('san-rfc822-name', 'San Rfc822 Name'), ('san-dns-name', 'San Dns Name'), ('san-ip-address', 'San Ip Address'), ('san-any', 'San Any'), ('common-name', 'Common Name')], max_length=16)),
+                ('map_type', models.CharField(max_length=16)),
             ],
             options={
                 'ordering': ['position', 'pk'],

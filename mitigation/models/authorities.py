@@ -23,19 +23,9 @@ class TrustedAuthority(models.Model):
 class CertificateMapping(models.Model):
     """An entry of the list that leads from certificates to clients; the first that yields a username decides."""
 
-    class MapType(models.TextChoices):
-        """As `pki.usernames` has them."""
-
-        SPECIFIED = "specified"
-        SAN_RFC822_NAME = "san-rfc822-name"
-        SAN_DNS_NAME = "san-dns-name"
-        SAN_IP_ADDRESS = "san-ip-address"
-        SAN_ANY = "san-any"
-        COMMON_NAME = "common-name"
-
     position = models.PositiveIntegerField()  # lowest first
     fingerprint = models.CharField(max_length=64)  # of a client's certificate, or of a TrustedAuthority
-    map_type = models.CharField(max_length=16, choices=MapType.choices)
+    map_type = models.CharField(max_length=16)  # a MapType of pki.usernames
     # Whom `specified` means; for the others, of whose clients the name may be. An authority names nobody else's.
     client = models.ForeignKey(Client, on_delete=models.CASCADE, null=True, blank=True, related_name="mappings")
     domain = models.ForeignKey(Domain, on_delete=models.CASCADE, null=True, blank=True, related_name="mappings")

@@ -45,12 +45,7 @@ class Forwarding(StrEnum):
     DROP = "drop"
 
 
-_ACTIVATION_TYPES = {
-    "activate-when-mitigating": ActivationType.ACTIVATE_WHEN_MITIGATING,
-    "immediate": ActivationType.IMMEDIATE,
-    "deactivate": ActivationType.DEACTIVATE,
-}
-_ACTIVATION_WORDS = {value: word for word, value in _ACTIVATION_TYPES.items()}
+_ACTIVATION_TYPES = {one.word: one for one in ActivationType}
 _ETHERNET = (
     "eth-acl-type",
     "mixed-eth-ipv4-acl-type",
@@ -228,7 +223,7 @@ def to_json(acl: Acl, *, with_defaults: bool = False) -> dict[str, Any]:
     if acl.type is not None:
         found["type"] = f"{IDENTITIES}:{acl.type}"
     if acl.activation_type is not None or with_defaults:
-        found["activation-type"] = _ACTIVATION_WORDS[acl.activation]
+        found["activation-type"] = acl.activation.word
     return found | {"aces": {"ace": [ace_json(ace, with_defaults=with_defaults) for ace in acl.aces]}}
 
 

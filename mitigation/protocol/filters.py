@@ -17,6 +17,11 @@ class ActivationType(IntEnum):
     IMMEDIATE = 2
     DEACTIVATE = 3
 
+    @property
+    def word(self) -> str:
+        """As JSON has it (RFC 8783, section 4.3)."""
+        return self.name.lower().replace("_", "-")
+
 
 @dataclass(frozen=True, slots=True)
 class AclControl:

@@ -118,6 +118,7 @@ def _authority(pem: bytes, home: Home) -> x509.Certificate:
 def _check_list(pem: bytes, authority: x509.Certificate, now: datetime) -> None:
     try:
         found = x509.load_pem_x509_crl(pem)
+        # A kind of key that signs nothing is a TypeError, as below.
         is_theirs = found.issuer == authority.subject and found.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
     except (ValueError, TypeError) as error:
         raise MalformedRequest(f"the revocation list cannot be read: {error}") from None
@@ -156,7 +157,7 @@ def add_mapping(
             position=position,
             fingerprint=sha256,
             map_type=map_type.value,
-            client=_client(client) if client else None,
+            client=domains.find_client(client) if client else None,
             domain=domains.find_domain(domain) if domain else None,
         )
         after = {"type": map_type.value, "sha256": sha256, "client": client, "domain": domain}
@@ -176,13 +177,6 @@ def remove_mapping(position: int, *, actor: str, now: datetime, door: str = "com
         CertificateMapping.objects.filter(position__gt=position).update(position=F("position") - 1)
         unit.audit(door=door, actor=actor, action="mapping-remove", subject=f"mapping {position}")
         _list_changed(unit)
-
-
-def _client(name: str) -> Client:
-    found = Client.objects.filter(name=name).first()
-    if found is None:
-        raise NotFound(f"there is no client named {name}; `manage.py client list` shows those there are")
-    return found
 
 
 def _list_changed(unit: Unit) -> None:

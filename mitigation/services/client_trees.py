@@ -17,12 +17,6 @@ from mitigation.protocol.filters import ActivationType
 
 MINUTE = timedelta(minutes=1)
 
-_WORDS = {
-    ActivationType.ACTIVATE_WHEN_MITIGATING: "activate-when-mitigating",
-    ActivationType.IMMEDIATE: "immediate",
-    ActivationType.DEACTIVATE: "deactivate",
-}
-
 
 @dataclass(slots=True)
 class Holding:
@@ -177,7 +171,7 @@ def stored(row: Acl) -> dict[str, Any]:
     if row.acl_type:
         tree["type"] = f"ietf-access-control-list:{row.acl_type}"
     if row.activation_is_set:
-        tree["activation-type"] = _WORDS[ActivationType(row.activation_type)]
+        tree["activation-type"] = ActivationType(row.activation_type).word
     tree["aces"] = {"ace": row.aces}
     return tree
 

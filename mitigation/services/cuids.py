@@ -13,6 +13,7 @@ from mitigation.pki.certificates import public_key_info
 from mitigation.protocol.constants import MAXIMUM_CUID_OCTETS
 from mitigation.protocol.cuid import cuid_of
 from mitigation.services import locks
+from mitigation.services.domains import find_client
 from mitigation.services.units import Unit, unit_of_work
 
 log = logging.getLogger(__name__)
@@ -78,9 +79,7 @@ def separate(this: Behind, *, actor: str, now: datetime, door: str = "command") 
 
 
 def _gateway(behind: Behind) -> Client:
-    found = Client.objects.filter(name=behind.gateway).first()
-    if found is None:
-        raise NotFound(f"there is no client named {behind.gateway}; `manage.py client list` shows those there are")
+    found = find_client(behind.gateway)
     if not found.is_gateway:
         raise MalformedRequest(f"{found} is no gateway: its cdid is not heard")
     if not behind.cdid or len(behind.cdid.encode()) > MAXIMUM_CUID_OCTETS:

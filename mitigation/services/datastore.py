@@ -83,8 +83,7 @@ def _let_go(client: Client, unit: Unit) -> None:
     gone: list[Alias | Acl] = [*aliases, *acls]
     for row in gone:
         kind = "alias" if isinstance(row, Alias) else "acl"
-        subject = f"{kind} {client.pk}/{row.cuid}/{row.name}"
-        unit.audit(door="server", actor="server", action=f"{kind}-expire", subject=subject)
+        unit.audit(door="server", actor="server", action=f"{kind}-expire", subject=filters.subject_of(row))
         row.delete()
     touched = Cuid.objects.filter(client=client, cuid__in={row.cuid for row in gone})
     touched.exclude(registered_at=None).update(changed_at=unit.now)

@@ -83,6 +83,14 @@ def add_domain(
     return domain
 
 
+def find_client(name: str) -> Client:
+    """Raises NotFound."""
+    found = Client.objects.filter(name=name).first()
+    if found is None:
+        raise NotFound(f"there is no client named {name}; `manage.py client list` shows those there are")
+    return found
+
+
 def find_domain(name: str) -> Domain:
     """Raises NotFound, with a way to the right name."""
     domain = Domain.objects.filter(name=name).first()

@@ -96,7 +96,9 @@ def contradicts_nobody(acl: AclValue, client: Client, above: Path, *, now: datet
     found: list[tuple[Ace, Acl]] = []
     for row in rows.only("pk", "client_id", "cdid", "cuid", "name", "changed_at", "refreshed_at"):
         theirs = _aces_of(row)
-        found += [(ace, row) for ace in acl.aces if any(_contradict(ace, other) for other in theirs)][:1]
+        ace = next((one for one in acl.aces if any(_contradict(one, other) for other in theirs)), None)
+        if ace is not None:
+            found.append((ace, row))
     if found:
         ace, row = found[0]
         # Whose it is, and what it is called, the client is not told: nowhere else does it read what others wrote.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from mitigation.exceptions import FilterNotApplied, MalformedRequest, NotFound
-from mitigation.models import Acl, Domain, Mitigation
+from mitigation.models import Acl, Alias, Domain, Mitigation
 from mitigation.protocol.filters import AclControl, ActivationType
 from mitigation.protocol.scope import MitigationRequest
 from mitigation.services import accept_lists, locks, points
@@ -145,9 +145,9 @@ def _hold_or_release(row: Acl, action: str, told: ActivationType, unit: Unit, *,
         unit.save(mitigation, "acl_changes")
 
 
-def subject_of(row: Acl) -> str:
+def subject_of(row: Acl | Alias) -> str:
     """As the audit names it."""
-    return f"acl {row.client_id}/{row.cuid}/{row.name}"
+    return f"{'alias' if isinstance(row, Alias) else 'acl'} {row.client_id}/{row.cuid}/{row.name}"
 
 
 def _tell(mitigation: Mitigation, changed: Iterable[AclControl]) -> None:

@@ -36,10 +36,12 @@ def write_rules(
     They are the enforcer's alone: what is read before a batch holds.
     """
     rows, links = Rule.objects.filter(point=point), RuleOwner.objects.filter(rule__point=point)
-    told = projection.wanted | projection.shown
-    if only is not None:
+    if only is None:
+        told = projection.wanted | projection.shown
+    else:
         rows, links = rows.filter(key__in=only), links.filter(rule__key__in=only)
-        told = {key: told[key] for key in only if key in told}
+        # Never a copy of all that is wanted: one more rule is not to pay for the others.
+        told = {key: some[key] for some in (projection.wanted, projection.shown) for key in only if key in some}
     known = {key: (pk, state, deadline) for pk, key, state, deadline in raw(rows.values_list(*_LOOKED_AT))}
     gone = [pk for key, (pk, _, _) in known.items() if key not in told]
     changed = [

@@ -20,7 +20,7 @@ from mitigation.protocol.constants import MAXIMUM_CUID_OCTETS
 from mitigation.protocol.early_filters import is_reserved
 from mitigation.protocol.edits import Taken, Tree
 from mitigation.protocol.trees import INVALID, Path, TreeFault, entry
-from mitigation.services import accept_lists, cuids, filter_checks, scopes
+from mitigation.services import accept_lists, cuids, filter_checks, filters, scopes
 from mitigation.services.client_trees import Holding, Store, stored
 from mitigation.services.filter_checks import Contradiction
 from mitigation.services.history import actor_of
@@ -217,7 +217,7 @@ class TreeWriter:
     def _delete(self, row: Alias | Acl) -> None:
         kind = "alias" if isinstance(row, Alias) else "acl"
         before = row.tree if isinstance(row, Alias) else _summary(stored(row))
-        self._audit(f"{kind}-delete", f"{kind} {row.client_id}/{row.cuid}/{row.name}", before=before)
+        self._audit(f"{kind}-delete", filters.subject_of(row), before=before)
         if isinstance(row, Acl):
             accept_lists.judge_at_end(row, self._unit)
             self._unit.rules_are_stale()
@@ -284,7 +284,7 @@ def _named(tree: Tree, container: str, name: str) -> dict[str, Any]:
 
 def _told(row: Alias | Acl, kind: str) -> tuple[str, str]:
     action = f"{kind}-replace" if row.pk else f"{kind}-create"
-    return action, f"{kind} {row.client_id or row.client.pk}/{row.cuid}/{row.name}"
+    return action, filters.subject_of(row)
 
 
 def _summary(tree: Mapping[str, Any] | None) -> dict[str, Any] | None:

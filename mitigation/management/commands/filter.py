@@ -36,7 +36,7 @@ class Command(Verbs):
                 "client": row.client.name,
                 "cuid": row.cuid,
                 "name": row.name,
-                "activation": ActivationType(row.activation_type).name.lower().replace("_", "-"),
+                "activation": ActivationType(row.activation_type).word,
                 "entries": row.ace_count,
                 "waits": row.awaits_operator,
                 "held": row.held_reason if row.held_at else None,
